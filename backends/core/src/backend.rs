@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::limits::BATCH_MAX;
 use crate::{
-    At, Claim, Claimed, Error, Finished, Held, JobRef, Kept, NewJob, Note, Pushed, QueueName, Result,
+    At, Claim, Claimed, Error, Finished, Held, JobRef, Kept, NewJob, Nonce, Note, Pushed, QueueName, Result,
     SessionId, Settled, Sweep, Swept, Timestamp, Verdict, Wake,
 };
 
@@ -48,17 +48,21 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + Sized + 'static {
 
     /// Takes jobs out under a lease: Ready to Running.
     ///
-    /// Order within a named queue: one suspect if asked for, then what was moved aside and can be run, then by
-    /// priority and entry into Ready. Scheduled jobs that are due count as Ready, in due order. A paused queue gives
-    /// nothing. Expired leases are left to [`sweep`](Self::sweep).
+    /// Order within a named queue: one suspect if asked for, then by priority and entry into Ready; what was moved
+    /// aside and can be run keeps its place. A lone claimer sees that order exactly, several see it up to the jobs in
+    /// flight between them. Scheduled jobs that are due enter Ready in due order, a bounded number a call. Across named
+    /// queues there is no order but that of the claim. A paused queue gives nothing. Expired leases are left to
+    /// [`sweep`](Self::sweep).
     fn claim(&self, claim: &Claim, at: At) -> impl Future<Output = Result<Claimed>> + Send;
 
-    /// Ends runs: each verdict is applied if and only if its lease still stands, and then once. A repeat of an applied
-    /// verdict is [`Settled::LeaseLost`].
+    /// Ends runs: each verdict is applied if and only if its lease still stands, and then once. Of two verdicts on one
+    /// lease in a batch the first counts. A lease that has expired but was not yet reclaimed still stands: nobody else
+    /// has the job. Answers come in the order of the verdicts.
     fn settle(&self, verdicts: &[Verdict], at: At) -> impl Future<Output = Result<Vec<Settled>>> + Send;
 
-    /// [`settle`](Self::settle), then [`claim`](Self::claim): in one step and one round trip where the engine can.
-    /// If the claim fails after the settle, the error says [`Effect::Unknown`](crate::Effect::Unknown).
+    /// [`settle`](Self::settle), then [`claim`](Self::claim): in one round trip where the engine can. The claim need not
+    /// see what the verdicts set free. If the claim fails after the settle, the error says
+    /// [`Effect::Unknown`](crate::Effect::Unknown), and the verdicts stand.
     fn settle_and_claim(
         &self,
         verdicts: &[Verdict],
@@ -76,11 +80,22 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + Sized + 'static {
         at: At,
     ) -> impl Future<Output = Result<Vec<Kept>>> + Send;
 
+    /// Hands back at once what a session holds, from the claim with this nonce or, without one, from all its claims: Ready
+    /// at their old places, nothing counted. For a claim whose answer was lost, and for the end of a session. At most
+    /// 1,000 jobs a call; returns how many, so repeat while it is 1,000.
+    fn hand_back(
+        &self,
+        session: SessionId,
+        nonce: Option<Nonce>,
+        at: At,
+    ) -> impl Future<Output = Result<usize>> + Send;
+
     /// Progress and log lines of running jobs. `false` for a note whose lease no longer stands: it changed nothing.
     fn annotate(&self, notes: &[Note], at: At) -> impl Future<Output = Result<Vec<bool>>> + Send;
 
     /// One bounded round of upkeep over all named queues, by any worker at any time: promotes what is due, takes back
-    /// what lost its lease (Ready as a suspect, or Dead after the third loss), forgets what is out of retention.
+    /// what lost its lease (Ready as a suspect, or Dead after the third loss), forgets what is out of retention, and
+    /// finishes what an engine could not do in the step that caused it (children of a parent beyond a bound, the outbox).
     fn sweep(&self, sweep: &Sweep, at: At) -> impl Future<Output = Result<Swept>> + Send;
 
     /// How jobs ended: at once for those that have, `None` for those that have not. When none has, waits until one does

@@ -163,7 +163,7 @@ pub enum ParentFailure {
     Cancel,
     /// It goes on as if the parent had completed.
     Ignore,
-    /// It stays Blocked until the parent is revived and completes.
+    /// It stays Blocked until a Dead parent is revived and completes. A Cancelled parent never comes back, and cancels.
     Wait,
 }
 

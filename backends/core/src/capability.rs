@@ -42,7 +42,8 @@ pub trait Transactional: Backend {
     type Conn: Send;
 
     /// [`Backend::push`] within the caller's transaction: the jobs exist if and only if it commits, and nobody sees
-    /// them before.
+    /// them before. Jobs with a limit, with parents, or queued behind a holder may be stored Blocked and be let in by the
+    /// next sweep, so that an open transaction never holds a worker up.
     fn push_in(
         &self,
         conn: &mut Self::Conn,

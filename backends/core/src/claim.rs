@@ -63,19 +63,23 @@ impl Claim {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) names the field, the value and the limit.
     pub fn validate(&self) -> Result<()> {
         crate::backend::check_batch("claim", self.limit.saturating_add(self.ahead))?;
-        check_lease(self.lease)
+        Self::validate_lease(self.lease)
     }
-}
 
-pub(crate) fn check_lease(lease: Duration) -> Result<()> {
-    if lease < LEASE_MIN || lease > LEASE_MAX {
-        return Err(Error::invalid(format!(
-            "lease of {lease:?} is out of range: use {} s to {} s (24 h)",
-            LEASE_MIN.as_secs(),
-            LEASE_MAX.as_secs()
-        )));
+    /// Checks the length of a lease; every engine calls it when one is extended.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) outside of 1 s to 24 h.
+    pub fn validate_lease(lease: Duration) -> Result<()> {
+        if lease < LEASE_MIN || lease > LEASE_MAX {
+            return Err(Error::invalid(format!(
+                "lease of {lease:?} is out of range: use {} s to {} s (24 h)",
+                LEASE_MIN.as_secs(),
+                LEASE_MAX.as_secs()
+            )));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// A claimed job: what a worker needs to run it.
@@ -106,8 +110,11 @@ pub struct ClaimedJob {
 pub struct Claimed {
     /// The jobs, in claim order. Those taken ahead come last.
     pub jobs: Vec<ClaimedJob>,
-    /// When looking again is worth it without a wake-up: the next due job of these queues, or now when the call
-    /// stopped at a bound. `None` when nothing is known to come. A hint: it may be early, never late.
+    /// Whether there is more to look at now: the limit was filled, or the engine stopped at a bound of its own with
+    /// nothing to show for it. With free slots, claim again at once.
+    pub more: bool,
+    /// When the next Scheduled job of these queues is due; `None` when none is. It may be early, a later push may
+    /// bring it forward, and expiring leases do not count. Exact in virtual time.
     pub wake_at: Option<Timestamp>,
     /// What the engine's clock showed.
     pub now: Timestamp,

@@ -208,7 +208,8 @@ pub struct Cursor(pub Box<str>);
 /// A page of a listing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Page {
-    /// At most as many as were asked for, in the order of their ids.
+    /// At most as many as were asked for, in the order of their ids. A page may be short, even empty, and still not be the
+    /// last: an engine looks at a bounded number of records.
     pub records: Vec<Record>,
     /// Where the next page begins; `None` at the end. Records that come or go meanwhile may be missed, none is shown
     /// twice.
@@ -266,7 +267,8 @@ pub trait Inspect: Backend {
         at: At,
     ) -> impl Future<Output = Result<Page>> + Send;
 
-    /// All named queues that ever held a job or a setting, by name, with their counts.
+    /// All named queues that ever held a job or a setting, by name, with their counts. An engine may let the counts lag
+    /// by a few seconds.
     fn queues(&self, at: At) -> impl Future<Output = Result<Vec<QueueInfo>>> + Send;
 }
 

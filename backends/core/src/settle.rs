@@ -143,7 +143,10 @@ pub enum Settled {
     /// It was applied, and the job is now in this state: Cancelled instead of Scheduled or Ready when somebody had
     /// asked for its cancellation.
     Applied(StateKind),
-    /// The lease no longer stands (reclaimed, or already settled): nothing was changed.
+    /// This very lease was settled before and the job has not been claimed since: a repeat after a lost answer. Nothing
+    /// was changed. An engine says so as long as it remembers the job.
+    AlreadyApplied,
+    /// The lease no longer stands: it was reclaimed, or settled and the job forgotten or claimed again. Nothing was changed.
     LeaseLost,
 }
 
