@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use windlass_core::limits::BATCH_MAX;
 use windlass_core::{
     At, Backend, Cancelling, Capabilities, Claim, Claimed, Connect, Cursor, Error, ErrorKind, Filter,
     Finished, Held, Inspect, JobRef, Kept, Manage, Migrate, Migration, NewJob, Nonce, Note, Page, Pushed,
@@ -159,6 +160,12 @@ impl Backend for MemoryBackend {
 
     async fn extend(&self, session: SessionId, held: &[Held], lease: Duration, at: At) -> Result<Vec<Kept>> {
         Claim::validate_lease(lease)?;
+        if held.len() > BATCH_MAX {
+            return Err(Error::invalid(format!(
+                "extend of {} jobs in one call: at most {BATCH_MAX}",
+                held.len()
+            )));
+        }
         self.step(Verb::Extend, at, |store, now| Ok(store.extend(session, held, lease, now)))
     }
 

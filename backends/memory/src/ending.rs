@@ -9,25 +9,30 @@ impl Store {
     /// Ends a job, whatever state it is in, and those that its end calls off.
     pub(crate) fn end(&mut self, slot: Slot, end: End, now: Timestamp) {
         // A worklist, not recursion: a chain of children may be long.
-        let mut pending = vec![(slot, end)];
-        while let Some((slot, end)) = pending.pop() {
-            let kind = end.kind();
-            let held = self.job(slot).state.holds_place();
-            let settled_by = match &self.job(slot).state {
-                State::Running(run) => Some(run.nonce),
-                _ => None,
-            };
-            self.leave(slot);
-            let sequence = self.next_sequence();
-            self.enter(slot, State::Ended(Box::new(Ended { at: now, sequence, end, settled_by })));
-            if held {
-                self.give_back_place(slot);
-                self.fill_places(slot);
+        let mut pending = Vec::new();
+        self.end_one(slot, end, now, &mut pending);
+        while let Some((slot, id, end)) = pending.pop() {
+            // Forgetting an old end may have called it off meanwhile.
+            if self.is_blocked(slot, id) {
+                self.end_one(slot, end, now, &mut pending);
             }
-            self.free_key(slot, now);
-            self.tell_children(slot, kind, now, &mut pending);
-            self.trim(slot, kind, now);
         }
+    }
+
+    fn end_one(&mut self, slot: Slot, end: End, now: Timestamp, pending: &mut Vec<(Slot, JobId, End)>) {
+        let kind = end.kind();
+        let held = self.job(slot).state.holds_place();
+        self.leave(slot);
+        let sequence = self.next_sequence();
+        self.enter(slot, State::Ended(Box::new(Ended { at: now, sequence, end })));
+        if held {
+            self.give_back_place(slot);
+        }
+        // Also when it only waited for a place: it may have stood in the way of one with a larger number.
+        self.fill_places(slot);
+        self.free_key(slot, now);
+        self.tell_children(slot, kind, now, pending);
+        self.trim(slot, kind, now);
     }
 
     /// Frees the unique key of a job that ended, and lets in the one that waits behind it.
@@ -43,24 +48,24 @@ impl Store {
             return;
         }
         let next = key.next.take();
-        if key.until.is_none() {
+        if key.until.is_none_or(|until| until <= now) {
             self.lane(lane).keys.remove(&unique.key);
         }
         if let Some(next) = next
             && let Some(&next) = self.lane(lane).ids.get(&next)
         {
-            self.hold_key(next, now);
+            self.hold_key(next);
             self.unblock(next, now);
         }
     }
 
     /// Makes a job the holder of its unique key.
-    pub(crate) fn hold_key(&mut self, slot: Slot, now: Timestamp) {
+    pub(crate) fn hold_key(&mut self, slot: Slot) {
         let job = self.job(slot);
-        let (lane, holder) = (job.lane, job.body.id);
+        let (lane, holder, pushed) = (job.lane, job.body.id, job.created_at);
         let Some(unique) = job.body.unique().cloned() else { return };
         let until = match unique.until {
-            Until::Window(window) => Some(now.saturating_add(window)),
+            Until::Window(window) => Some(pushed.saturating_add(window)),
             Until::End | Until::Start => None,
         };
         let lane = self.lane(lane);
@@ -85,7 +90,7 @@ impl Store {
         slot: Slot,
         parent: StateKind,
         now: Timestamp,
-        pending: &mut Vec<(Slot, End)>,
+        pending: &mut Vec<(Slot, JobId, End)>,
     ) {
         let Some(children) = self.job_mut(slot).more.as_mut().map(|more| std::mem::take(&mut more.children))
         else {
@@ -101,7 +106,7 @@ impl Store {
                 (StateKind::Dead, ParentFailure::Wait) => {
                     self.job_mut(slot).more().children.push((child, id));
                 }
-                _ => pending.push((child, orphaned(parent_id))),
+                _ => pending.push((child, id, orphaned(parent_id))),
             }
         }
     }

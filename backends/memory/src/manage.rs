@@ -35,20 +35,24 @@ impl Store {
             let (lane, id) = (dead.lane, dead.body.id);
             if let Some(key) = self.lane(lane).keys.get(&unique.key)
                 && key.holder != id
-                && key.until.is_none_or(|until| until > now)
+                && !key.is_free(now)
             {
                 return Err(Error::new(
                     ErrorKind::Conflict,
                     format!("cannot revive {job}: job {} holds its unique key", key.holder),
                 ));
             }
-            self.hold_key(slot, now);
+            self.hold_key(slot);
         }
         let job = self.job_mut(slot);
         job.generation += 1;
         job.attempts = 0;
         job.lost_leases = 0;
         job.suspect = false;
+        if let Some(more) = &mut job.more {
+            // A cancellation that lost against the end of the last generation is not asked of this one.
+            more.cancel_reason = None;
+        }
         self.readmit(slot, now, WhyScheduled::Delay, now);
         Ok(())
     }

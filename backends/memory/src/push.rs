@@ -37,6 +37,10 @@ pub(crate) fn missing_parent(parent: &JobRef) -> Error {
 impl Store {
     pub(crate) fn push(&mut self, jobs: &[NewJob], now: Timestamp) -> Result<Vec<Pushed>> {
         for (at, job) in jobs.iter().enumerate() {
+            if self.find(&job.body.job()).is_some() {
+                // A repeat changes nothing, and needs no parents any more.
+                continue;
+            }
             for parent in job.body.parents() {
                 let earlier = jobs[..at]
                     .iter()
@@ -65,7 +69,7 @@ impl Store {
         }
         let Some(unique) = body.unique() else { return Plan::Insert };
         let Some(key) = self.lane(lane).keys.get(&unique.key) else { return Plan::Insert };
-        if key.until.is_some_and(|until| until <= now) {
+        if key.is_free(now) {
             self.lane(lane).keys.remove(&unique.key);
             return Plan::Insert;
         }
@@ -107,7 +111,7 @@ impl Store {
         match plan {
             Plan::Queue | Plan::SupersedeNext(_) => self.wait_behind(slot, job.due.resolve(now)),
             _ => {
-                self.hold_key(slot, now);
+                self.hold_key(slot);
                 self.admit(slot, job.due.resolve(now), WhyScheduled::Delay, now);
             }
         }
@@ -138,6 +142,7 @@ impl Store {
             attempts: 0,
             lost_leases: 0,
             suspect: false,
+            settled_by: None,
         })
     }
 

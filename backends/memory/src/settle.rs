@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use windlass_core::limits::{BATCH_MAX, LOG_LINES_MAX, TEXT_MAX_BYTES, clip};
 use windlass_core::{
-    Failure, Held, Kept, LogLine, Nonce, Note, Ruling, SessionId, Settled, StateKind, Timestamp, Verdict,
-    WhyScheduled,
+    Failure, Held, Kept, Lease, LogLine, Nonce, Note, Ruling, SessionId, Settled, StateKind, Timestamp,
+    Verdict, WhyScheduled,
 };
 
 use crate::store::{End, Line, Slot, State, Store};
@@ -16,7 +16,9 @@ impl Store {
     }
 
     fn settle_one(&mut self, verdict: &Verdict, now: Timestamp) -> Settled {
-        let Some(slot) = self.fenced(&verdict.lease) else { return self.refused(verdict) };
+        let Some(slot) = self.fenced(&verdict.lease) else { return self.refused(&verdict.lease) };
+        // First, since the job may be forgotten as it ends.
+        self.job_mut(slot).settled_by = Some(verdict.lease.nonce);
         let state = self.apply(slot, &verdict.ruling, now);
         for job in &verdict.then {
             self.push_one(job, now);
@@ -25,15 +27,11 @@ impl Store {
     }
 
     /// Tells a repeat of a verdict that was applied from one whose lease is lost.
-    fn refused(&self, verdict: &Verdict) -> Settled {
-        let Some(slot) = self.find(&verdict.lease.job) else { return Settled::LeaseLost };
+    pub(crate) fn refused(&self, lease: &Lease) -> Settled {
+        let Some(slot) = self.find(&lease.job) else { return Settled::LeaseLost };
         let job = self.job(slot);
-        let settled_by = match &job.state {
-            State::Ended(ended) => ended.settled_by,
-            State::Running(_) => None,
-            _ => job.more.as_ref().and_then(|more| more.settled_by),
-        };
-        if job.epoch == verdict.lease.epoch && settled_by == Some(verdict.lease.nonce) {
+        let runs = job.state.kind() == StateKind::Running;
+        if !runs && job.epoch == lease.epoch && job.settled_by == Some(lease.nonce) {
             Settled::AlreadyApplied
         } else {
             Settled::LeaseLost
@@ -87,7 +85,6 @@ impl Store {
         if let Some(end) = self.called_off(slot) {
             return self.finish(slot, end, now);
         }
-        self.remember_verdict(slot);
         self.readmit(slot, now.saturating_add(after), why, now);
         self.job(slot).state.kind()
     }
@@ -97,17 +94,8 @@ impl Store {
         if let Some(end) = self.called_off(slot) {
             return self.finish(slot, end, now);
         }
-        self.remember_verdict(slot);
         self.back_in_line(slot);
         StateKind::Ready
-    }
-
-    fn remember_verdict(&mut self, slot: Slot) {
-        let job = self.job_mut(slot);
-        if let State::Running(run) = &job.state {
-            let nonce = run.nonce;
-            job.more().settled_by = Some(nonce);
-        }
     }
 
     pub(crate) fn hand_back(&mut self, session: SessionId, nonce: Option<Nonce>, now: Timestamp) -> usize {

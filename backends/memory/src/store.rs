@@ -71,8 +71,6 @@ pub(crate) struct Ended {
     pub(crate) at: Timestamp,
     pub(crate) sequence: u64,
     pub(crate) end: End,
-    /// The nonce of the lease whose verdict ended it, to know a repeat of that verdict.
-    pub(crate) settled_by: Option<Nonce>,
 }
 
 pub(crate) enum State {
@@ -112,8 +110,6 @@ pub(crate) struct More {
     pub(crate) last_error: Option<Failure>,
     pub(crate) progress: Option<Progress>,
     pub(crate) log: Vec<LogLine>,
-    /// The nonce of the lease whose verdict sent it back to wait, to know a repeat of that verdict.
-    pub(crate) settled_by: Option<Nonce>,
 }
 
 pub(crate) struct Job {
@@ -127,6 +123,9 @@ pub(crate) struct Job {
     pub(crate) attempts: u16,
     pub(crate) lost_leases: u16,
     pub(crate) suspect: bool,
+    /// The nonce of the last lease that was settled, to know a repeat of its verdict. A lease that was reclaimed or
+    /// handed back never stands here: nothing its worker says later was applied.
+    pub(crate) settled_by: Option<Nonce>,
 }
 
 impl Job {
@@ -146,6 +145,13 @@ pub(crate) struct Key {
     pub(crate) until: Option<Timestamp>,
     /// The one job that waits for the holder's end.
     pub(crate) next: Option<JobId>,
+}
+
+impl Key {
+    /// Whether the window has ended. Not under one that waits behind: it is to be let in at the holder's end.
+    pub(crate) fn is_free(&self, now: Timestamp) -> bool {
+        self.next.is_none() && self.until.is_some_and(|until| until <= now)
+    }
 }
 
 /// A concurrency limit in use.

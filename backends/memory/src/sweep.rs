@@ -65,7 +65,7 @@ impl Store {
             }
             let Some((until, key)) = lane.windows.pop_first() else { return };
             // A later push may have taken the key for a window of its own.
-            if lane.keys.get(&key).is_some_and(|held| held.until == Some(until)) {
+            if lane.keys.get(&key).is_some_and(|held| held.until == Some(until) && held.is_free(now)) {
                 lane.keys.remove(&key);
             }
         }

@@ -101,30 +101,13 @@ impl Transactional for MemoryBackend {
     async fn push_in(&self, conn: &mut MemoryTransaction, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {
         NewJob::validate_all(jobs)?;
         conn.at = Some(at);
-        let mut answers = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let answer = match conn.pushed_before(job) {
-                Some(answer) => answer,
-                None => {
-                    let mut store = self.lock();
-                    let now = store.tick(at)?;
-                    if let Some(parent) = job
-                        .body
-                        .parents()
-                        .iter()
-                        .find(|parent| !conn.has_pushed(parent) && store.find(parent).is_none())
-                    {
-                        return Err(missing_parent(parent));
-                    }
-                    store.peek_push(&job.body, now)
-                }
-            };
-            if matches!(answer, Pushed::Inserted | Pushed::Superseded(_)) {
-                conn.ops.push(Op::Push(job.clone(), answer));
-            }
-            answers.push(answer);
+        let begun = conn.ops.len();
+        let answers = self.stage(conn, jobs, at);
+        if answers.is_err() {
+            // All of the batch or nothing of it, even if the caller commits all the same.
+            conn.ops.truncate(begun);
         }
-        Ok(answers)
+        answers
     }
 
     async fn settle_in(
@@ -135,31 +118,63 @@ impl Transactional for MemoryBackend {
     ) -> Result<Vec<Settled>> {
         Verdict::validate_all(verdicts)?;
         conn.at = Some(at);
+        let mut store = self.lock();
+        store.tick(at)?;
         let mut answers = Vec::with_capacity(verdicts.len());
         for verdict in verdicts {
             let repeated =
                 conn.ops.iter().any(|op| matches!(op, Op::Settle(earlier) if earlier.lease == verdict.lease));
-            let mut store = self.lock();
-            store.tick(at)?;
-            if repeated || store.fenced(&verdict.lease).is_none() {
-                answers.push(Settled::LeaseLost);
-                continue;
-            }
-            drop(store);
-            answers.push(Settled::Applied(promised_state(verdict)));
-            conn.ops.push(Op::Settle(verdict.clone()));
+            answers.push(match store.fenced(&verdict.lease) {
+                Some(_) if repeated => Settled::AlreadyApplied,
+                None => store.refused(&verdict.lease),
+                Some(slot) => {
+                    conn.ops.push(Op::Settle(verdict.clone()));
+                    Settled::Applied(promised_state(verdict, store.job(slot).cancel_requested()))
+                }
+            });
         }
         Ok(answers)
     }
 }
 
-/// The state that a verdict leads to when it commits, unless somebody asks for a cancellation first.
-fn promised_state(verdict: &Verdict) -> StateKind {
+impl MemoryBackend {
+    fn stage(&self, conn: &mut MemoryTransaction, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {
+        let mut answers = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let answer =
+                match conn.pushed_before(job) {
+                    Some(answer) => answer,
+                    None => {
+                        let mut store = self.lock();
+                        let now = store.tick(at)?;
+                        let repeat = store.find(&job.body.job()).is_some();
+                        if let Some(parent) = job.body.parents().iter().find(|parent| {
+                            !repeat && !conn.has_pushed(parent) && store.find(parent).is_none()
+                        }) {
+                            return Err(missing_parent(parent));
+                        }
+                        store.peek_push(&job.body, now)
+                    }
+                };
+            if matches!(answer, Pushed::Inserted | Pushed::Superseded(_)) {
+                conn.ops.push(Op::Push(job.clone(), answer));
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+}
+
+/// The state that a verdict leads to when it commits, unless somebody asks for a cancellation meanwhile.
+fn promised_state(verdict: &Verdict, cancel_requested: bool) -> StateKind {
     use windlass_core::Ruling;
     match verdict.ruling {
         Ruling::Complete { .. } => StateKind::Completed,
-        Ruling::Retry { .. } | Ruling::Snooze { .. } => StateKind::Scheduled,
         Ruling::Cancel { .. } => StateKind::Cancelled,
+        Ruling::Retry { .. } | Ruling::Snooze { .. } | Ruling::Release if cancel_requested => {
+            StateKind::Cancelled
+        }
+        Ruling::Retry { .. } | Ruling::Snooze { .. } => StateKind::Scheduled,
         Ruling::Bury { .. } => StateKind::Dead,
         Ruling::Release => StateKind::Ready,
     }
