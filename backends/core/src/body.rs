@@ -112,8 +112,8 @@ fn check_delay(field: &str, delay: Duration) -> Result<()> {
 pub enum OnConflict {
     /// Insert nothing and name the holder: [`Pushed::Conflict`].
     Skip,
-    /// Cancel a *waiting* holder and take its place: [`Pushed::Superseded`]. A running or finished holder wins:
-    /// [`Pushed::Conflict`].
+    /// Cancel a *waiting* holder and take its place: [`Pushed::Superseded`]. If a job waits behind the holder, it is
+    /// that one which is replaced. A running or finished holder with nobody behind wins: [`Pushed::Conflict`].
     Supersede,
     /// Behind a *running* holder wait blocked until it ends; there is room for one. A waiting or finished holder, or
     /// one already waiting behind: [`Pushed::Conflict`].
@@ -127,7 +127,8 @@ pub enum Until {
     End,
     /// When its holder is first claimed.
     Start,
-    /// So long after its holder was pushed, whatever became of it.
+    /// So long after its holder was pushed, whatever became of it; while a job waits behind the holder, not before the
+    /// holder ends.
     Window(Duration),
 }
 
@@ -440,7 +441,7 @@ pub enum Pushed {
     SameId,
     /// This other job holds the unique key; nothing was stored.
     Conflict(JobId),
-    /// It is stored, and this waiting holder of the unique key was cancelled for it.
+    /// It is stored, and this job, which waited with or for the unique key, was cancelled for it.
     Superseded(JobId),
 }
 
