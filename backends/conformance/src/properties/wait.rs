@@ -1,0 +1,110 @@
+//! Wait: a hint that may lie about work, but must not sleep through it.
+
+use windlass_core::{Backend, Cancelling, Manage, QueueName, Wake};
+
+use crate::{Env, World, bury, complete, draft, release, retry, secs};
+
+const LONG: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Sleeps on a second handle while `then` happens, and asserts that the sleeper was woken.
+async fn is_woken<E: Env>(w: &World<E>, wanted: Wake, then: impl AsyncFnOnce()) {
+    let (backend, session, queues) = (w.env().second().await, w.session, [crate::mail()]);
+    let sleeper = tokio::spawn(async move {
+        // A hint may lie: one that says there is work where there is none is slept on again.
+        let mut wake = backend.wait(session, &queues, LONG).await;
+        for _ in 0..3 {
+            if wake.as_ref().is_ok_and(|wake| *wake == wanted || *wake == Wake::Nothing) {
+                break;
+            }
+            wake = backend.wait(session, &queues, LONG).await;
+        }
+        wake
+    });
+    tokio::task::yield_now().await;
+    then().await;
+    assert_eq!(sleeper.await.expect("the sleeper").expect("wait"), wanted);
+}
+
+pub async fn work_that_is_there_is_seen_at_once<E: Env>(w: &mut World<E>) {
+    w.put(draft()).await;
+    let wake = w.backend().wait(w.session, &[crate::mail()], LONG).await.expect("wait");
+    assert_eq!(wake, Wake::Work);
+}
+
+pub async fn a_push_wakes_the_sleeper<E: Env>(w: &mut World<E>) {
+    is_woken(w, Wake::Work, async || drop(w.put(draft()).await)).await;
+}
+
+pub async fn a_release_and_a_retry_at_once_wake_the_sleeper<E: Env>(w: &mut World<E>) {
+    for ruling in [release(), retry(secs(0))] {
+        w.put(draft()).await;
+        let run = w.take().await;
+        is_woken(w, Wake::Work, async || {
+            w.apply(&run.lease, ruling).await;
+        })
+        .await;
+        w.apply(&w.take().await.lease, complete()).await;
+    }
+}
+
+pub async fn a_place_that_becomes_free_wakes_the_sleeper<E: Env>(w: &mut World<E>) {
+    w.put(draft().limit("one", 1)).await;
+    let run = w.take().await;
+    w.put(draft().limit("one", 1)).await;
+    is_woken(w, Wake::Work, async || {
+        w.apply(&run.lease, complete()).await;
+    })
+    .await;
+}
+
+pub async fn a_resumed_queue_wakes_the_sleeper<E: Env>(w: &mut World<E>) {
+    w.backend().pause(&crate::mail(), w.at()).await.expect("pause");
+    w.put(draft()).await;
+    is_woken(w, Wake::Work, async || {
+        w.backend().resume(&crate::mail(), w.at()).await.expect("resume");
+    })
+    .await;
+}
+
+pub async fn a_sweep_that_promotes_wakes_the_sleeper<E: Env>(w: &mut World<E>) {
+    w.put(draft().after(secs(5))).await;
+    w.advance(secs(5));
+    is_woken(w, Wake::Work, async || assert_eq!(w.sweep().await.promoted, 1)).await;
+}
+
+pub async fn a_revival_and_run_now_wake_the_sleeper<E: Env>(w: &mut World<E>) {
+    let job = w.put(draft()).await;
+    w.apply(&w.take().await.lease, bury()).await;
+    is_woken(w, Wake::Work, async || w.backend().revive(&job, w.at()).await.expect("revive")).await;
+    w.apply(&w.take().await.lease, complete()).await;
+    let later = w.put(draft().after(secs(60))).await;
+    is_woken(w, Wake::Work, async || w.backend().run_now(&later, w.at()).await.expect("run now")).await;
+}
+
+pub async fn a_cancellation_wakes_the_session_that_runs_the_job<E: Env>(w: &mut World<E>) {
+    let job = w.put(draft()).await;
+    w.take().await;
+    is_woken(w, Wake::Control, async || {
+        let cancelled = w.backend().cancel(&job, "no longer", w.at()).await.expect("cancel");
+        assert_eq!(cancelled, Cancelling::Requested);
+    })
+    .await;
+}
+
+pub async fn nothing_wakes_nobody<E: Env>(w: &mut World<E>) {
+    w.put(draft().queue("other")).await;
+    let short = std::time::Duration::from_millis(20);
+    for queues in [vec![crate::mail()], vec![QueueName::from_static("never-seen")], vec![]] {
+        let wake = tokio::time::timeout(LONG, w.backend().wait(w.session, &queues, short)).await;
+        assert_eq!(wake.expect("it ends by itself").expect("wait"), Wake::Nothing);
+    }
+}
+
+pub async fn a_wait_takes_no_job<E: Env>(w: &mut World<E>) {
+    let job = w.put(draft()).await;
+    for _ in 0..3 {
+        w.backend().wait(w.session, &[crate::mail()], LONG).await.expect("wait");
+    }
+    assert_eq!(w.record(&job).await.epoch, 0);
+    assert_eq!(w.take().await.body.id, job.id);
+}
