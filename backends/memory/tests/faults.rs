@@ -26,25 +26,25 @@ fn ask() -> Claim {
 }
 
 fn failed<T: std::fmt::Debug>(result: Result<T>, verb: &str) {
-    let error = result.unwrap_err();
+    let error = result.expect_err(verb);
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
     assert_eq!((error.backend(), error.operation()), ("memory", verb));
     assert!(error.is_retryable());
 }
 
 fn lost<T: std::fmt::Debug>(result: Result<T>, verb: &str) {
-    let error = result.unwrap_err();
+    let error = result.expect_err(verb);
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Connection, Effect::Unknown));
     assert_eq!((error.backend(), error.operation()), ("memory", verb));
 }
 
 async fn running(backend: &MemoryBackend) -> Lease {
-    backend.push(&[draft().build()], NOW).await.unwrap();
-    backend.claim(&ask(), NOW).await.unwrap().jobs.remove(0).lease
+    backend.push(&[draft().build()], NOW).await.expect("push");
+    backend.claim(&ask(), NOW).await.expect("claim").jobs.remove(0).lease
 }
 
 async fn state(backend: &MemoryBackend, lease: &Lease) -> StateKind {
-    backend.get(&lease.job, NOW).await.unwrap().unwrap().state.kind()
+    backend.get(&lease.job, NOW).await.expect("get").expect("the job").state.kind()
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use windlass_memory::MemoryBackend;
 const NOW: At = At::Instant(Timestamp::VIRTUAL_START);
 
 async fn running(backend: &MemoryBackend) -> Lease {
-    backend.push(&[draft().build()], NOW).await.unwrap();
+    backend.push(&[draft().build()], NOW).await.expect("the verb");
     let claim = Claim {
         session: SessionId::from_u128(1),
         nonce: Nonce::random(),
@@ -21,11 +21,11 @@ async fn running(backend: &MemoryBackend) -> Lease {
         suspects: true,
         lease: secs(30),
     };
-    backend.claim(&claim, NOW).await.unwrap().jobs.remove(0).lease
+    backend.claim(&claim, NOW).await.expect("the verb").jobs.remove(0).lease
 }
 
 async fn count(backend: &MemoryBackend) -> u64 {
-    let queues = backend.queues(NOW).await.unwrap();
+    let queues = backend.queues(NOW).await.expect("the verb");
     queues.iter().map(|queue| StateKind::ALL.iter().map(|state| queue.counts.get(*state)).sum::<u64>()).sum()
 }
 
