@@ -71,6 +71,11 @@ macro_rules! conformance {
                 a_session_hands_back_all_it_holds;
                 a_large_session_is_handed_back_a_thousand_at_a_time;
             }
+            properties::dropped {
+                a_dropped_push_is_whole_or_nothing;
+                a_dropped_settle_is_whole_or_nothing;
+                a_dropped_claim_loses_no_job;
+            }
             properties::fence {
                 a_stale_verdict_changes_nothing_while_another_runs;
                 a_stale_verdict_changes_nothing_once_reclaimed;

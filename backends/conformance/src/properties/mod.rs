@@ -5,6 +5,7 @@ pub mod at_once;
 pub mod bounds;
 pub mod cancel;
 pub mod claim;
+pub mod dropped;
 pub mod fence;
 pub mod inspect;
 pub mod lease;

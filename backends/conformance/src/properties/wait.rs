@@ -95,8 +95,13 @@ pub async fn nothing_wakes_nobody<E: Env>(w: &mut World<E>) {
     w.put(draft().queue("other")).await;
     let short = std::time::Duration::from_millis(20);
     for queues in [vec![crate::mail()], vec![QueueName::from_static("never-seen")], vec![]] {
-        let wake = tokio::time::timeout(LONG, w.backend().wait(w.session, &queues, short)).await;
-        assert_eq!(wake.expect("it ends by itself").expect("wait"), Wake::Nothing);
+        // A hint may lie, but an engine whose hints always do keeps its workers busy for nothing.
+        let mut quiet = false;
+        for _ in 0..10 {
+            let wake = tokio::time::timeout(LONG, w.backend().wait(w.session, &queues, short)).await;
+            quiet |= wake.expect("it ends by itself").expect("wait") == Wake::Nothing;
+        }
+        assert!(quiet, "ten waits for nothing in {queues:?} all said that there is something");
     }
 }
 
