@@ -326,6 +326,9 @@ macro_rules! conformance {
                 keys_of_other_queues_and_other_bytes_are_other_keys;
                 a_key_twice_in_one_batch_conflicts_in_order;
                 a_key_is_free_though_its_holder_is_forgotten_at_its_end;
+                a_holder_that_is_cancelled_lets_in_the_one_behind;
+                one_behind_with_parents_waits_for_both;
+                one_behind_takes_its_place_under_a_limit_only_when_let_in;
             }
             properties::unique_table {
                 skip_conflicts_with_whoever_holds_the_key;

@@ -266,3 +266,44 @@ pub async fn a_key_is_free_though_its_holder_is_forgotten_at_its_end<E: Env>(w: 
         w.apply(&run.lease, complete()).await;
     }
 }
+
+pub async fn a_holder_that_is_cancelled_lets_in_the_one_behind<E: Env>(w: &mut World<E>) {
+    let holder = w.put(one_behind()).await;
+    let run = w.take().await;
+    let behind = w.put(one_behind()).await;
+    w.apply(&run.lease, retry(secs(600))).await;
+    w.backend().cancel(&holder, "no longer", w.at()).await.expect("cancel");
+    assert_eq!(ids(&w.claim(10).await), [behind.id]);
+    assert_eq!(w.push(reject()).await, Pushed::Conflict(behind.id));
+}
+
+pub async fn one_behind_with_parents_waits_for_both<E: Env>(w: &mut World<E>) {
+    for key_first in [true, false] {
+        let parent = w.put(draft()).await;
+        let parent_run = w.take().await;
+        w.put(one_behind()).await;
+        let holder_run = w.take().await;
+        let behind = w.put(one_behind().parents(&[parent])).await;
+        let runs = if key_first { [holder_run, parent_run] } else { [parent_run, holder_run] };
+        w.apply(&runs[0].lease, complete()).await;
+        w.expect(&behind, StateKind::Blocked).await;
+        w.nothing_to_claim().await;
+        w.apply(&runs[1].lease, complete()).await;
+        let run = w.take().await;
+        assert_eq!(run.body.id, behind.id);
+        w.apply(&run.lease, complete()).await;
+    }
+}
+
+pub async fn one_behind_takes_its_place_under_a_limit_only_when_let_in<E: Env>(w: &mut World<E>) {
+    w.put(one_behind()).await;
+    let run = w.take().await;
+    let behind = w.put(one_behind().limit("tenant", 1)).await;
+    let other = w.put(draft().limit("tenant", 1)).await;
+    let other_run = w.take().await;
+    assert_eq!(other_run.body.id, other.id);
+    w.apply(&run.lease, complete()).await;
+    w.expect(&behind, StateKind::Blocked).await;
+    w.apply(&other_run.lease, complete()).await;
+    assert_eq!(w.take().await.body.id, behind.id);
+}
