@@ -363,7 +363,8 @@ macro_rules! transactional {
                 a_rollback_leaves_nothing;
                 a_dropped_transaction_leaves_nothing;
                 a_verdict_holds_with_the_commit;
-                a_lease_lost_before_the_commit_fails_it;
+                a_lost_lease_cannot_be_settled_in_a_transaction;
+                the_commit_or_the_loss_wins_and_never_both;
                 the_same_id_is_absorbed_in_a_transaction;
                 a_key_conflicts_within_a_transaction;
                 a_repeat_is_known_in_a_transaction;

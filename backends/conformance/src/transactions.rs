@@ -1,8 +1,12 @@
 //! Properties of engines that join a caller's transaction: true together at the commit, or never.
 
-use windlass_core::{ErrorKind, OnConflict, Pushed, Settled, StateKind, Transactional, Until, Verdict};
+use std::time::Duration;
 
-use crate::{TransactionalEnv, World, complete, draft, ids};
+use windlass_core::{
+    Backend, ErrorKind, OnConflict, Pushed, Settled, StateKind, Sweep, Transactional, Until, Verdict,
+};
+
+use crate::{LEASE, TransactionalEnv, World, complete, draft, ids};
 
 pub async fn a_commit_makes_the_jobs_exist<E: TransactionalEnv>(w: &mut World<E>) {
     let mut conn = w.env().begin().await.expect("begin");
@@ -51,7 +55,7 @@ pub async fn a_verdict_holds_with_the_commit<E: TransactionalEnv>(w: &mut World<
     assert_eq!(w.settle(&run.lease, complete()).await, Settled::AlreadyApplied);
 }
 
-pub async fn a_lease_lost_before_the_commit_fails_it<E: TransactionalEnv>(w: &mut World<E>) {
+pub async fn a_lost_lease_cannot_be_settled_in_a_transaction<E: TransactionalEnv>(w: &mut World<E>) {
     let job = w.put(draft()).await;
     let run = w.take().await;
     let mut conn = w.env().begin().await.expect("begin");
@@ -65,6 +69,31 @@ pub async fn a_lease_lost_before_the_commit_fails_it<E: TransactionalEnv>(w: &mu
     w.env().rollback(conn).await.expect("rollback");
     w.expect(&job, StateKind::Ready).await;
     assert!(w.find(&effect.job()).await.is_none());
+}
+
+pub async fn the_commit_or_the_loss_wins_and_never_both<E: TransactionalEnv>(w: &mut World<E>) {
+    let job = w.put(draft()).await;
+    let run = w.take().await;
+    let mut conn = w.env().begin().await.expect("begin");
+    let effect = draft();
+    let verdict =
+        Verdict { lease: run.lease.clone(), ruling: complete(), then: vec![effect.clone().build()] };
+    w.backend().settle_in(&mut conn, &[verdict], w.at()).await.expect("settle in");
+    w.advance(LEASE);
+    let (other, at) = (w.env().second().await, w.at());
+    let mut sweeper =
+        tokio::spawn(async move { other.sweep(&Sweep::default(), at).await.expect("sweep").reclaimed });
+    // An engine may make the sweep wait for the commit; one that does not has reclaimed the job by then.
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut sweeper).await;
+    let committed = w.env().commit(conn).await.is_ok();
+    let reclaimed = match early {
+        Ok(swept) => swept,
+        Err(_) => sweeper.await,
+    }
+    .expect("the sweeper");
+    let (state, exists) = (w.state(&job).await, w.find(&effect.job()).await.is_some());
+    let wanted = if committed { (0, StateKind::Completed, true) } else { (1, StateKind::Ready, false) };
+    assert_eq!((reclaimed, state, exists), wanted, "committed: {committed}");
 }
 
 pub async fn the_same_id_is_absorbed_in_a_transaction<E: TransactionalEnv>(w: &mut World<E>) {
