@@ -33,6 +33,7 @@ use windlass_core::VirtualClock;
 use windlass_memory::{MemoryBackend, MemoryOptions};
 
 pub use self::drain::Drained;
+pub use windlass_memory::{Dispatched, Faults, Verb};
 
 use crate::queue::Queue;
 

@@ -94,8 +94,10 @@ impl<B: Engine> Shared<B> {
         }
     }
 
-    /// There may be work.
+    /// There may be work. The listener has done its part until the drive asks for it again: listening on would only hear
+    /// the same once more.
     pub(crate) fn look_again(&self) {
+        self.listening().for_work = false;
         self.hungry.store(true, Ordering::Release);
         self.bell.notify_one();
     }

@@ -1,0 +1,24 @@
+//! End-to-end tests, one file a feature: real queues, real workers, the memory engine.
+//!
+//! Time is tokio's paused clock and a virtual clock of the queue that is moved along with it, so a minute costs nothing
+//! and nothing depends on how busy the machine is.
+
+mod any_backend;
+mod bad_input;
+mod bursts;
+mod cancel;
+mod context;
+mod dispatch;
+mod failures;
+mod fake;
+mod faults;
+mod fencing;
+mod middleware;
+mod pausing;
+mod recorded;
+mod retries;
+mod shutdown;
+mod support;
+mod transactions;
+mod upgrades;
+mod worker;
