@@ -32,7 +32,7 @@ impl Pace {
 
     /// How many jobs to hold beyond the running ones: what `slots` finish in two round trips, and none when jobs are long
     /// or nothing is known.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=256")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=900")]
     pub(crate) fn ahead(&self, slots: usize) -> usize {
         let (Some(job), Some(round_trip)) = (self.job, self.round_trip) else { return 0 };
         if job > SHORT {
@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(pace.ahead(64), 0, "nothing is known yet");
         pace.job_took(Duration::from_micros(10));
         pace.round_trip_took(Duration::from_millis(1));
-        assert_eq!(pace.ahead(64), 256);
+        assert_eq!(pace.ahead(64), 900);
         assert_eq!(pace.ahead(1), 200);
         for _ in 0..100 {
             pace.job_took(Duration::from_millis(10));

@@ -3,6 +3,8 @@
 //! Time is tokio's paused clock and a virtual clock of the queue that is moved along with it, so a minute costs nothing
 //! and nothing depends on how busy the machine is.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 mod any_backend;
 mod bad_input;
 mod bursts;

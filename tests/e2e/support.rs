@@ -77,7 +77,6 @@ impl Handler for Act {
         let mut act = act;
         loop {
             return match act {
-                Do::Finish => Ok(Outcome::Done),
                 Do::Sleep(time) => {
                     tokio::select! {
                         () = tokio::time::sleep(time) => Ok(Outcome::Done),
@@ -88,9 +87,9 @@ impl Handler for Act {
                     }
                 }
                 Do::SleepDeaf(time) => {
-                    let alive = Alive(journal.clone(), name.clone());
+                    let mut alive = Alive { journal: journal.clone(), name: name.clone(), dropped: true };
                     tokio::time::sleep(time).await;
-                    std::mem::forget(alive);
+                    alive.dropped = false;
                     journal.write(format!("{name} woke"));
                     Ok(Outcome::Done)
                 }
@@ -98,7 +97,7 @@ impl Handler for Act {
                 Do::FailTimes(times) if cx.attempt() <= times => {
                     Err(Fault::retry(format!("failure {}", cx.attempt())))
                 }
-                Do::FailTimes(_) => Ok(Outcome::Done),
+                Do::Finish | Do::FailTimes(_) => Ok(Outcome::Done),
                 Do::Panic(text) => panic!("{text}"),
                 Do::Snooze(time) => Ok(Outcome::Snooze(time)),
                 Do::SnoozeUntil(age) => {
@@ -125,12 +124,18 @@ impl Handler for Act {
     }
 }
 
-/// Writes when it is dropped: its future was.
-struct Alive(Journal, String);
+/// Writes when its future is dropped half-way.
+struct Alive {
+    journal: Journal,
+    name: String,
+    dropped: bool,
+}
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.0.write(format!("{} dropped", self.1));
+        if self.dropped {
+            self.journal.write(format!("{} dropped", self.name));
+        }
     }
 }
 

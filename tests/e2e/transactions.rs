@@ -40,10 +40,6 @@ impl Handler for Charge {
         let receipt = queue.complete_within(cx.ticket(), &mut tx).await?;
         assert_eq!(receipt.job(), &cx.job_ref());
         match how {
-            How::CommitAndSettle => {
-                tx.commit().await?;
-                Ok(Outcome::Settled(receipt))
-            }
             How::CommitAndFail => {
                 tx.commit().await?;
                 Err(Fault::retry("after the commit"))
@@ -52,7 +48,7 @@ impl Handler for Charge {
                 tx.rollback();
                 Ok(Outcome::Settled(receipt))
             }
-            How::RollBackAndSettle => {
+            How::CommitAndSettle | How::RollBackAndSettle => {
                 tx.commit().await?;
                 Ok(Outcome::Settled(receipt))
             }

@@ -1,1 +1,2 @@
+//! The tools of the house.
 fn main() {}

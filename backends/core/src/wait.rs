@@ -5,7 +5,7 @@
 pub enum Wake {
     /// There may be work in one of the queues: claim.
     Work,
-    /// Somebody has cancelled a job of this session, or paused a queue: extend.
+    /// Somebody has cancelled a job of this session: extend, and hear which.
     Control,
     /// Nothing happened for as long as was asked.
     Nothing,
