@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
 use syn::meta::ParseNestedMeta;
-use syn::{DeriveInput, Expr, LitInt, LitStr, Result, Token, Type};
+use syn::{DeriveInput, Expr, ExprLit, Lit, LitInt, LitStr, Result, Token, Type};
 
 #[derive(Default)]
 struct Attributes {
@@ -66,7 +66,13 @@ impl Attributes {
             }
             "upgrades" => self.upgrades = Some(meta.value()?.parse()?),
             "retry" => self.retry = Some(meta.value()?.parse()?),
-            "priority" => self.priority = Some(meta.value()?.parse()?),
+            "priority" => {
+                let priority: Expr = meta.value()?.parse()?;
+                if let Expr::Lit(ExprLit { lit: Lit::Int(level), .. }) = &priority {
+                    in_range(level, 0, 9)?;
+                }
+                self.priority = Some(priority);
+            }
             "output" => self.output = Some(meta.value()?.parse()?),
             "unique" => self.unique = Some(meta.value()?.parse()?),
             "limit" => self.limit = Some(meta.value()?.parse()?),
@@ -79,8 +85,13 @@ impl Attributes {
 
 fn number(meta: &ParseNestedMeta<'_>, least: u64, most: u64) -> Result<LitInt> {
     let literal: LitInt = meta.value()?.parse()?;
+    in_range(&literal, least, most)?;
+    Ok(literal)
+}
+
+fn in_range(literal: &LitInt, least: u64, most: u64) -> Result<()> {
     match literal.base10_parse::<u64>() {
-        Ok(n) if (least..=most).contains(&n) => Ok(literal),
+        Ok(n) if (least..=most).contains(&n) => Ok(()),
         _ => Err(syn::Error::new(literal.span(), format!("out of range: use {least} to {most}"))),
     }
 }

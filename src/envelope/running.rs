@@ -6,8 +6,8 @@ use windlass_core::{ClaimedJob, DeadReason, Failure, Lease, NewJob, Ruling, Time
 
 use super::{Envelope, Raw};
 
-/// Held by this worker under a lease.
-#[derive(Clone, Debug)]
+/// Held by this worker under a lease. Not `Clone`: there is one right to a verdict.
+#[derive(Debug)]
 pub struct Running {
     pub(crate) lease: Lease,
     pub(crate) attempts: u16,

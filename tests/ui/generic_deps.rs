@@ -1,0 +1,8 @@
+use windlass::prelude::*;
+
+#[derive(Deps)]
+struct Wants<T> {
+    one: T,
+}
+
+fn main() {}

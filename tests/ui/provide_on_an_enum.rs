@@ -1,0 +1,8 @@
+use windlass::prelude::*;
+
+#[derive(Provide)]
+enum App {
+    One(u8),
+}
+
+fn main() {}

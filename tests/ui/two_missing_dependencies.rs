@@ -1,0 +1,25 @@
+use serde::{Deserialize, Serialize};
+use windlass::prelude::*;
+
+#[derive(Clone)]
+struct Mailer;
+#[derive(Clone)]
+struct Db;
+
+#[derive(Serialize, Deserialize, Job)]
+#[job(name = "send_email")]
+struct SendEmail;
+
+impl Handler for SendEmail {
+    type Deps = (Mailer, Db);
+    type Error = Fault;
+    async fn handle(_: Self, _: Self::Deps, _: &mut Context) -> Result<Outcome, Fault> {
+        Ok(Outcome::Done)
+    }
+}
+
+struct App;
+
+fn main() {
+    let _ = Registry::new(App).register::<SendEmail>();
+}
