@@ -1,7 +1,7 @@
 //! What a handler knows about its run, and what it can do beside returning.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -152,19 +152,19 @@ impl Context {
     /// lease is lost.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.control.token.is_cancelled()
+        self.control.order().is_some()
     }
 
     /// Resolves when the handler should stop. After a grace its future is dropped at the next await point: 5 s after a
     /// cancellation, unless the worker was told otherwise.
     pub async fn cancelled(&self) {
-        self.control.token.cancelled().await;
+        self.control.token().cancelled().await;
     }
 
     /// The same as a token, to pass on to tasks of the handler's own.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
-        self.control.token.clone()
+        self.control.token().clone()
     }
 
     /// Why the handler should stop.
@@ -285,9 +285,10 @@ pub enum Stop {
 /// The worker's hand on a run.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
-    pub(crate) token: CancellationToken,
     order: Mutex<Option<Order>>,
     changed: Notify,
+    /// Made when the handler first asks: most never do.
+    token: OnceLock<CancellationToken>,
 }
 
 /// To stop, and by when.
@@ -306,8 +307,20 @@ impl Control {
             *order = Some(Order { reason, by });
         }
         drop(order);
-        self.token.cancel();
+        if let Some(token) = self.token.get() {
+            token.cancel();
+        }
         self.changed.notify_one();
+    }
+
+    /// The token that is cancelled when the run is told to stop.
+    fn token(&self) -> &CancellationToken {
+        let token = self.token.get_or_init(CancellationToken::new);
+        // An order that came before the token was made did not see it.
+        if self.order().is_some() {
+            token.cancel();
+        }
+        token
     }
 
     pub(crate) fn order(&self) -> Option<Order> {
@@ -320,17 +333,14 @@ impl Control {
 
     /// Resolves when the run has been told to stop and its grace is over.
     pub(crate) async fn out_of_patience(&self) -> Stop {
-        self.token.cancelled().await;
         loop {
             let changed = self.changed.notified();
-            let Some(order) = self.order() else {
-                // The handler's own clone of the token was cancelled by the handler: nobody asked.
-                changed.await;
-                continue;
-            };
-            tokio::select! {
-                () = tokio::time::sleep_until(order.by) => return order.reason,
-                () = changed => {}
+            match self.order() {
+                None => changed.await,
+                Some(order) => tokio::select! {
+                    () = tokio::time::sleep_until(order.by) => return order.reason,
+                    () = changed => {}
+                },
             }
         }
     }

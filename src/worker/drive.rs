@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use windlass_core::limits::BATCH_MAX;
 use windlass_core::{
-    Claim, Effect, Error, ErrorKind, Kinds, Nonce, QueueName, Result, SessionId, Settled, Verdict,
+    Claim, DeadReason, Effect, Error, ErrorKind, Failure, Kinds, Nonce, QueueName, Result, Ruling, SessionId,
+    Settled, Verdict,
 };
 
 use super::hand::{Claimed, Hand, Ruled};
@@ -264,7 +265,7 @@ impl<B: Engine> Drive<'_, B> {
     /// One call to the engine: verdicts, a claim, or both.
     async fn round(&mut self, slots: Option<Slots>) {
         let ruled = self.shared.hand().take_verdicts(BATCH_MAX);
-        let verdicts: Vec<Verdict> = ruled.iter().map(|ruled| ruled.verdict.clone()).collect();
+        let verdicts = &ruled.verdicts[..];
         let claim = slots.map(|slots| self.claim(slots));
         let asked = Instant::now();
         let (queue, at) = (&self.shared.queue, self.shared.queue.at());
@@ -273,9 +274,9 @@ impl<B: Engine> Drive<'_, B> {
                 queue.backend().claim(claim, at).await.map(|c| (Vec::new(), Some(c)))
             }
             Some(claim) => {
-                queue.backend().settle_and_claim(&verdicts, claim, at).await.map(|(s, c)| (s, Some(c)))
+                queue.backend().settle_and_claim(verdicts, claim, at).await.map(|(s, c)| (s, Some(c)))
             }
-            None => queue.backend().settle(&verdicts, at).await.map(|settled| (settled, None)),
+            None => queue.backend().settle(verdicts, at).await.map(|settled| (settled, None)),
         };
         match answer {
             Ok((settled, claimed)) => {
@@ -327,21 +328,20 @@ impl<B: Engine> Drive<'_, B> {
     }
 
     /// Counts what became of the verdicts.
-    fn settled(&self, ruled: &[Ruled], settled: &[Settled], took: Duration) {
+    fn settled(&self, ruled: &Ruled, settled: &[Settled], took: Duration) {
         let mut hand = self.shared.hand();
-        hand.settle_ended(Vec::new());
+        hand.settle_ended(Ruled::default());
         hand.pace.round_trip_took(took);
-        for (ruled, settled) in ruled.iter().zip(settled) {
-            hand.report.count_settled(ruled.ran, *settled);
-            let lost = *settled == Settled::LeaseLost && ruled.ran != Ran::Settled;
-            if lost {
-                tracing::warn!(job = %ruled.verdict.lease.job, ran = ?ruled.ran, "a verdict came too late: the lease was lost");
+        for ((verdict, ran), settled) in ruled.verdicts.iter().zip(&ruled.ran).zip(settled) {
+            hand.report.count_settled(*ran, *settled);
+            if *settled == Settled::LeaseLost && *ran != Ran::Settled {
+                tracing::warn!(job = %verdict.lease.job, ?ran, "a verdict came too late: the lease was lost");
             }
         }
     }
 
     /// Puts verdicts back after a failed call, and backs off.
-    async fn failed(&mut self, ruled: Vec<Ruled>, error: &Error) {
+    async fn failed(&mut self, ruled: Arc<Ruled>, error: &Error) {
         self.failures += 1;
         self.put_back(ruled, error);
         // 50 ms, doubling, at most 5 s, with full jitter above half.
@@ -352,20 +352,26 @@ impl<B: Engine> Drive<'_, B> {
         tokio::time::sleep(pause).await;
     }
 
-    fn put_back(&self, ruled: Vec<Ruled>, error: &Error) {
+    fn put_back(&self, ruled: Arc<Ruled>, error: &Error) {
         let mut hand = self.shared.hand();
         hand.report.storage_errors += 1;
+        // The hand keeps a reference while it is in flight; let go of that one first, so that nothing is copied.
+        hand.settle_ended(Ruled::default());
+        let ruled = Arc::unwrap_or_clone(ruled);
         if error.kind() != ErrorKind::Invalid {
             return hand.settle_ended(ruled);
         }
         // The engine will never take one of them: find it, and do not let it hold up the rest.
-        let (mut good, bad): (Vec<_>, Vec<_>) =
-            ruled.into_iter().partition(|ruled| ruled.verdict.validate().is_ok());
-        for ruled in bad {
-            tracing::error!(job = %ruled.verdict.lease.job, %error, "a verdict breaks a limit; its job is buried");
-            good.push(bury_instead(ruled, error));
+        let mut again = Ruled::default();
+        for (verdict, ran) in ruled.verdicts.into_iter().zip(ruled.ran) {
+            if verdict.validate().is_ok() {
+                again.push(verdict, ran);
+            } else {
+                tracing::error!(job = %verdict.lease.job, %error, "a verdict breaks a limit; its job is buried");
+                again.push(bury_instead(verdict, error), Ran::Buried);
+            }
         }
-        hand.settle_ended(good);
+        hand.settle_ended(again);
     }
 
     /// Hands back what claims took whose answers were lost; otherwise it would wait for the end of its lease.
@@ -423,10 +429,9 @@ impl<B: Engine> Drive<'_, B> {
 }
 
 /// A verdict that an engine takes for one that it never will.
-fn bury_instead(ruled: Ruled, error: &Error) -> Ruled {
-    let failure = windlass_core::Failure::new(&format!("its verdict was refused: {}", error.message()));
-    let ruling = windlass_core::Ruling::Bury { error: failure, reason: windlass_core::DeadReason::Buried };
-    Ruled { verdict: Verdict::new(ruled.verdict.lease, ruling), ran: Ran::Buried }
+fn bury_instead(verdict: Verdict, error: &Error) -> Verdict {
+    let failure = Failure::new(&format!("its verdict was refused: {}", error.message()));
+    Verdict::new(verdict.lease, Ruling::Bury { error: failure, reason: DeadReason::Buried })
 }
 
 /// Room for a claim.

@@ -32,23 +32,47 @@ struct Run {
     suspect: bool,
 }
 
-/// A verdict on its way.
+/// Verdicts on their way, and what each run came to.
+#[derive(Clone, Default)]
 pub(crate) struct Ruled {
-    pub(crate) verdict: Verdict,
-    pub(crate) ran: Ran,
+    pub(crate) verdicts: Vec<Verdict>,
+    pub(crate) ran: Vec<Ran>,
+}
+
+impl Ruled {
+    pub(crate) fn push(&mut self, verdict: Verdict, ran: Ran) {
+        self.verdicts.push(verdict);
+        self.ran.push(ran);
+    }
+
+    /// Splits off the first `count` at most.
+    fn take(&mut self, count: usize) -> Self {
+        if count >= self.verdicts.len() {
+            return std::mem::take(self);
+        }
+        let rest = Self { verdicts: self.verdicts.split_off(count), ran: self.ran.split_off(count) };
+        std::mem::replace(self, rest)
+    }
+
+    /// Puts others before these.
+    fn prepend(&mut self, mut others: Self) {
+        others.verdicts.append(&mut self.verdicts);
+        others.ran.append(&mut self.ran);
+        *self = others;
+    }
 }
 
 /// Verdicts that are worth a call of their own while the runners have enough to do.
-const FLUSH_AT: usize = 128;
+const FLUSH_AT: usize = 500;
 
 #[derive(Default)]
 pub(crate) struct Hand {
     waiting: VecDeque<Claimed>,
     running: Vec<Option<Run>>,
     free_places: Vec<usize>,
-    verdicts: Vec<Ruled>,
+    ruled: Ruled,
     /// Verdicts that the drive is settling right now.
-    settling: Vec<Lease>,
+    settling: Arc<Ruled>,
     runners: usize,
     /// At this many waiting jobs the drive wants to be woken, to fetch more.
     low_water: usize,
@@ -114,14 +138,14 @@ impl Hand {
         self.pace.job_took(took);
         self.report.count_run(&finished);
         if let Some(verdict) = finished.verdict {
-            self.verdicts.push(Ruled { verdict, ran: finished.ran });
+            self.ruled.push(verdict, finished.ran);
         }
-        self.waiting.len() <= self.low_water || self.verdicts.len() >= FLUSH_AT
+        self.waiting.len() <= self.low_water || self.ruled.verdicts.len() >= FLUSH_AT
     }
 
     /// Whether verdicts should be settled now. While jobs wait here the runners are busy, and a few more will come.
     pub(crate) fn flush_is_due(&self) -> bool {
-        !self.verdicts.is_empty() && (self.waiting.is_empty() || self.verdicts.len() >= FLUSH_AT)
+        !self.ruled.verdicts.is_empty() && (self.waiting.is_empty() || self.ruled.verdicts.len() >= FLUSH_AT)
     }
 
     pub(crate) fn set_low_water(&mut self, waiting: usize) {
@@ -130,7 +154,7 @@ impl Hand {
 
     /// A runner is gone without having finished its job: only when its runtime shuts down.
     pub(crate) fn in_hand(&self) -> usize {
-        self.waiting.len() + self.running() + self.verdicts.len() + self.settling.len()
+        self.waiting.len() + self.running() + self.ruled.verdicts.len() + self.settling.verdicts.len()
     }
 
     pub(crate) fn running(&self) -> usize {
@@ -143,7 +167,7 @@ impl Hand {
 
     /// Whether any verdict waits to be settled.
     pub(crate) fn has_verdicts(&self) -> bool {
-        !self.verdicts.is_empty()
+        !self.ruled.verdicts.is_empty()
     }
 
     /// Whether a suspect is in hand: then no claim asks for another.
@@ -151,27 +175,23 @@ impl Hand {
         self.suspects > 0
     }
 
-    /// Takes up to `most` verdicts to settle.
-    pub(crate) fn take_verdicts(&mut self, most: usize) -> Vec<Ruled> {
-        let count = self.verdicts.len().min(most);
-        let taken: Vec<Ruled> = self.verdicts.drain(..count).collect();
-        self.settling.extend(taken.iter().map(|ruled| ruled.verdict.lease.clone()));
-        taken
+    /// Takes up to `most` verdicts to settle. They stay in hand until [`settle_ended`](Self::settle_ended).
+    pub(crate) fn take_verdicts(&mut self, most: usize) -> Arc<Ruled> {
+        self.settling = Arc::new(self.ruled.take(most));
+        Arc::clone(&self.settling)
     }
 
-    /// The drive's settle came back: with success, or with the verdicts to try again, first in line.
-    pub(crate) fn settle_ended(&mut self, again: Vec<Ruled>) {
-        self.settling.clear();
-        if !again.is_empty() {
-            self.verdicts.splice(0..0, again);
-        }
+    /// The drive's settle came back: with success, or with verdicts to try again, first in line.
+    pub(crate) fn settle_ended(&mut self, again: Ruled) {
+        self.settling = Arc::default();
+        self.ruled.prepend(again);
     }
 
     /// Hands back what was not started.
     pub(crate) fn release_waiting(&mut self) {
         for job in self.waiting.drain(..) {
             self.suspects -= usize::from(job.envelope.state().suspect);
-            self.verdicts.push(Ruled { verdict: job.envelope.release(), ran: Ran::Released });
+            self.ruled.push(job.envelope.release(), Ran::Released);
         }
     }
 
@@ -190,8 +210,8 @@ impl Hand {
             .map(|job| Held { lease: job.envelope.state().lease().clone(), started: false });
         let running =
             self.running.iter().flatten().map(|run| Held { lease: run.lease.clone(), started: true });
-        let ruled = self.verdicts.iter().map(|ruled| &ruled.verdict.lease).chain(&self.settling);
-        let ruled = ruled.map(|lease| Held { lease: lease.clone(), started: true });
+        let ruled = self.ruled.verdicts.iter().chain(&self.settling.verdicts);
+        let ruled = ruled.map(|verdict| Held { lease: verdict.lease.clone(), started: true });
         waiting.chain(running).chain(ruled).collect()
     }
 

@@ -4,6 +4,7 @@
 //! A panic in a handler is caught by the executor; the runner goes on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -13,18 +14,22 @@ use crate::executor::Finished;
 
 pub(crate) async fn run<B: Engine>(shared: Arc<Shared<B>>) {
     let mut given = shared.hand().next();
+    let mut begun = Instant::now();
     while let Some(job) = given {
-        let begun = Instant::now();
         let (id, kind) = (job.envelope.id(), job.envelope.kind().clone());
         let finished = shared.executor.run(job.envelope, job.control).await;
         if let Some((cause, text)) = &finished.failure {
             tracing::warn!(%id, %kind, ?cause, ran = ?finished.ran, error = %text, "a job failed");
         }
         let drive_is_due;
-        (given, drive_is_due) = hand_in(&shared, job.place, finished, begun);
+        // The clock is read once a job: the end of one is the beginning of the next.
+        let ended = Instant::now();
+        (given, drive_is_due) = hand_in(&shared, job.place, finished, ended - begun);
+        begun = ended;
         if drive_is_due {
             // The woken drive stands next in line on this thread, where nobody else can take it: make way.
             tokio::task::yield_now().await;
+            begun = Instant::now();
         }
     }
     shared.bell.notify_one();
@@ -35,10 +40,10 @@ fn hand_in<B: Engine>(
     shared: &Shared<B>,
     place: usize,
     finished: Finished,
-    begun: Instant,
+    took: Duration,
 ) -> (Option<super::hand::Given>, bool) {
     let mut hand = shared.hand();
-    let drive_is_due = hand.finished(place, finished, begun.elapsed());
+    let drive_is_due = hand.finished(place, finished, took);
     let next = hand.next();
     drop(hand);
     if drive_is_due {

@@ -5,6 +5,4 @@ use windlass::prelude::*;
 #[job(name = "send_email", priority = 10)]
 struct SendEmail;
 
-fn main() {
-    let _ = SendEmail::PRIORITY;
-}
+fn main() {}
