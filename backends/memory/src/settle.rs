@@ -8,7 +8,7 @@ use windlass_core::{
     Verdict, WhyScheduled,
 };
 
-use crate::store::{End, Line, Slot, State, Store};
+use crate::store::{End, Line, Slot, State, Store, folded};
 
 impl Store {
     pub(crate) fn settle(&mut self, verdicts: &[Verdict], now: Timestamp) -> Vec<Settled> {
@@ -18,7 +18,7 @@ impl Store {
     fn settle_one(&mut self, verdict: &Verdict, now: Timestamp) -> Settled {
         let Some(slot) = self.fenced(&verdict.lease) else { return self.refused(&verdict.lease) };
         // First, since the job may be forgotten as it ends.
-        self.job_mut(slot).settled_by = Some(verdict.lease.nonce);
+        self.job_mut(slot).settled_by = Some(folded(verdict.lease.nonce));
         let state = self.apply(slot, &verdict.ruling, now);
         for job in &verdict.then {
             self.push_one(job, now);
@@ -31,7 +31,7 @@ impl Store {
         let Some(slot) = self.find(&lease.job) else { return Settled::LeaseLost };
         let job = self.job(slot);
         let runs = job.state.kind() == StateKind::Running;
-        if !runs && job.epoch == lease.epoch && job.settled_by == Some(lease.nonce) {
+        if !runs && job.epoch == lease.epoch && job.settled_by == Some(folded(lease.nonce)) {
             Settled::AlreadyApplied
         } else {
             Settled::LeaseLost

@@ -4,6 +4,7 @@
 //! and `leave` touch the indexes, so a transition cannot forget one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -123,9 +124,17 @@ pub(crate) struct Job {
     pub(crate) attempts: u16,
     pub(crate) lost_leases: u16,
     pub(crate) suspect: bool,
-    /// The nonce of the last lease that was settled, to know a repeat of its verdict. A lease that was reclaimed or
-    /// handed back never stands here: nothing its worker says later was applied.
-    pub(crate) settled_by: Option<Nonce>,
+    /// The nonce of the last lease that was settled, folded, to know a repeat of its verdict. A lease that was reclaimed
+    /// or handed back never stands here: nothing its worker says later was applied.
+    pub(crate) settled_by: Option<NonZeroU64>,
+}
+
+/// Half the bits of a nonce: enough to tell a repeat of the lease with the same epoch from another one, and small, since
+/// every job has a place for it. The fence itself compares all bits.
+#[expect(clippy::cast_possible_truncation, reason = "folding 128 bits into 64")]
+pub(crate) fn folded(nonce: Nonce) -> NonZeroU64 {
+    let bits = nonce.as_u128();
+    NonZeroU64::new((bits ^ (bits >> 64)) as u64).unwrap_or(NonZeroU64::MIN)
 }
 
 impl Job {
