@@ -1,0 +1,1 @@
+//! The guides, as pages: the same texts as in `docs/guide` of the repository.

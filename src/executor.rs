@@ -1,0 +1,198 @@
+//! One run of one job: from a claimed envelope to its verdict.
+//!
+//! Payload, dependencies, middleware, handler; around them a panic guard, the time limit, and the worker's hand that can
+//! stop it. Whatever happens inside, exactly one verdict comes out, or none when the lease is lost anyway.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use windlass_core::limits::{DELAY_MAX, TEXT_MAX_BYTES, clip};
+use windlass_core::{DeadReason, Failure, NewJob, Verdict};
+
+use crate::any::AnyBackend;
+use crate::codec::panic_text;
+use crate::context::{Context, Control, Stop};
+use crate::entropy::Entropy;
+use crate::envelope::{Envelope, Raw, Running};
+use crate::handler::{Decision, FailureCause, RunError};
+use crate::middleware::{Ending, Next};
+use crate::queue::Queue;
+use crate::registry::Jobs;
+use crate::retry::Retry;
+
+/// What a run came to, for counting. The verdict says what is to be stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ran {
+    Completed,
+    /// Settled in a transaction, if it committed.
+    Settled,
+    Retried,
+    Snoozed,
+    Cancelled,
+    Buried,
+    Released,
+    /// Stopped because the lease is lost: nobody would believe a verdict.
+    Abandoned,
+}
+
+/// The end of a run.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) ran: Ran,
+    pub(crate) verdict: Option<Verdict>,
+    /// Why it failed, when it did.
+    pub(crate) failure: Option<(FailureCause, String)>,
+}
+
+/// Runs jobs. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    jobs: Jobs,
+    queue: Queue<AnyBackend>,
+    entropy: Arc<Entropy>,
+}
+
+impl Executor {
+    pub(crate) fn new(jobs: Jobs, queue: Queue<AnyBackend>) -> Self {
+        let entropy = Arc::clone(queue.entropy());
+        Self { jobs, queue, entropy }
+    }
+
+    /// Runs one job to its verdict. Dropping the future drops the handler's and settles nothing.
+    pub(crate) async fn run(&self, envelope: Envelope<Raw, Running>, control: Arc<Control>) -> Finished {
+        let Some(runner) = self.jobs.runner(envelope.kind()) else {
+            // A claim names its kinds, so an engine that hands out others is at fault; somebody else can run it.
+            tracing::error!(job = %envelope.job_ref(), kind = %envelope.kind(), "claimed a job of an unknown kind; released");
+            return Finished { ran: Ran::Released, verdict: Some(envelope.release()), failure: None };
+        };
+        let Some(limit) = time_limit(&envelope) else {
+            let verdict = envelope.cancel("its deadline had passed".to_owned());
+            return Finished { ran: Ran::Cancelled, verdict: Some(verdict), failure: None };
+        };
+        let retry = runner.retry();
+        let mut cx = Context::new(envelope, self.queue.clone(), Arc::clone(&control));
+        let ending = {
+            let next = Next { layers: self.jobs.layers(), runner };
+            let run = AssertUnwindSafe(next.run(&mut cx)).catch_unwind();
+            guarded(run, limit, &control).await
+        };
+        if let Err(error) = cx.flush_notes().await {
+            tracing::warn!(job = %cx.job_ref(), %error, "could not record the job's log");
+        }
+        self.judge(cx, ending, retry)
+    }
+
+    /// From how the run ended to what is to be stored.
+    fn judge(&self, cx: Context, ending: Result<Ending, Stop>, retry: Retry) -> Finished {
+        let (envelope, then) = cx.finish();
+        let ok = |ran, verdict, then: Vec<NewJob>| Finished {
+            ran,
+            verdict: Some(Verdict { then, ..verdict }),
+            failure: None,
+        };
+        match ending {
+            Ok(Ending::Completed(output)) => ok(Ran::Completed, envelope.complete(output), then),
+            Ok(Ending::Snoozed(after)) => ok(Ran::Snoozed, envelope.snooze(after.min(DELAY_MAX)), then),
+            Ok(Ending::Cancelled(reason)) => {
+                ok(Ran::Cancelled, envelope.cancel(clip(&reason, TEXT_MAX_BYTES)), then)
+            }
+            Ok(Ending::Settled(_)) => {
+                // If the transaction committed, the fence refuses this; if it was rolled back, the job runs again.
+                let after = retry.after(envelope.state().attempt(), &self.entropy).unwrap_or_default();
+                let error =
+                    Failure::new("the handler said it settled in a transaction, but that did not commit");
+                ok(Ran::Settled, envelope.retry(after, error), Vec::new())
+            }
+            Ok(Ending::Failed(error)) => self.judge_failure(envelope, &error, retry),
+            Err(Stop::LeaseLost) => Finished { ran: Ran::Abandoned, verdict: None, failure: None },
+            Err(Stop::Shutdown) => ok(Ran::Released, envelope.release(), Vec::new()),
+            Err(Stop::Cancelled) => {
+                // The engine knows of the request and makes a retry a cancellation, with the reason that was given.
+                let error = Failure::new("stopped after a cancellation");
+                ok(Ran::Cancelled, envelope.retry(Duration::ZERO, error), Vec::new())
+            }
+        }
+    }
+
+    fn judge_failure(&self, envelope: Envelope<Raw, Running>, error: &RunError, retry: Retry) -> Finished {
+        let text = error.report();
+        let failure = match error.cause {
+            FailureCause::Panic => Failure::panic(&text),
+            _ => Failure::new(&text),
+        };
+        let attempt = envelope.state().attempt();
+        let after = match &error.decision {
+            Decision::Cancel(reason) => {
+                let verdict = envelope.cancel(clip(reason, TEXT_MAX_BYTES));
+                return Finished {
+                    ran: Ran::Cancelled,
+                    verdict: Some(verdict),
+                    failure: Some((error.cause, text)),
+                };
+            }
+            Decision::Bury => None,
+            Decision::RetryAfter(after) => Some((*after).min(DELAY_MAX)),
+            Decision::Policy => retry.after(attempt, &self.entropy),
+        };
+        let (ran, verdict) = match after {
+            Some(after) if attempt < envelope.max_attempts() => {
+                (Ran::Retried, envelope.retry(after, failure))
+            }
+            Some(_) => (Ran::Buried, envelope.bury(failure, DeadReason::AttemptsExhausted)),
+            None if error.cause == FailureCause::Codec && error.decision == Decision::Bury => {
+                (Ran::Buried, envelope.bury(failure, DeadReason::Undecodable))
+            }
+            None if error.decision == Decision::Bury => {
+                (Ran::Buried, envelope.bury(failure, DeadReason::Buried))
+            }
+            None => (Ran::Buried, envelope.bury(failure, DeadReason::AttemptsExhausted)),
+        };
+        Finished { ran, verdict: Some(verdict), failure: Some((error.cause, text)) }
+    }
+}
+
+/// How long the attempt may take: its timeout, or what is left until its deadline. `None` when the deadline has passed,
+/// `Some(None)` when there is no limit.
+fn time_limit(envelope: &Envelope<Raw, Running>) -> Option<Option<Duration>> {
+    let Some(deadline) = envelope.state().deadline() else { return Some(envelope.timeout()) };
+    let left = deadline.since(envelope.state().claimed_at());
+    if left.is_zero() {
+        return None;
+    }
+    Some(Some(envelope.timeout().map_or(left, |timeout| timeout.min(left))))
+}
+
+/// Polls the run to its end under the panic guard, the time limit and the worker's hand.
+async fn guarded(
+    run: impl Future<Output = std::thread::Result<Ending>>,
+    limit: Option<Duration>,
+    control: &Control,
+) -> Result<Ending, Stop> {
+    let caught = |ended: std::thread::Result<Ending>| {
+        ended.unwrap_or_else(|panic| {
+            Ending::Failed(RunError::caused(FailureCause::Panic, panic_text(&*panic)))
+        })
+    };
+    let mut run = std::pin::pin!(run);
+    // Most short jobs are done at the first poll: then no timer and no waiter was needed.
+    if let std::task::Poll::Ready(ended) = futures::poll!(run.as_mut()) {
+        return Ok(caught(ended));
+    }
+    let limited = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        ended = run => Ok(caught(ended)),
+        stop = control.out_of_patience() => Err(stop),
+        () = limited => {
+            let limit = limit.unwrap_or_default();
+            Ok(Ending::Failed(RunError::caused(FailureCause::Timeout, format!("timed out after {limit:?}"))))
+        }
+    }
+}

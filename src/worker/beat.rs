@@ -1,0 +1,63 @@
+//! The beat: extends every lease in hand three times a lease, on a task of its own, and fences this side when it cannot.
+//!
+//! A worker that cannot extend stops claiming at once, tells its handlers to stop a tenth of a lease before the engine
+//! would hand the jobs on, and drops them at the end: by its own monotonic clock, counted from before each request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use windlass_core::limits::BATCH_MAX;
+use windlass_core::{Held, Kept, Result};
+
+use super::drive::Shared;
+use crate::any::Engine;
+
+pub(crate) async fn run<B: Engine>(shared: Arc<Shared<B>>) {
+    let every = shared.settings.beat_every();
+    let margin = shared.settings.fence_margin();
+    let mut next = Instant::now() + every;
+    loop {
+        // Between beats keep an eye on leases in danger: they are, after failed beats.
+        let danger = shared.hand().fence(Instant::now(), margin);
+        let wake = danger.map_or(next, |danger| danger.min(next));
+        tokio::select! {
+            () = tokio::time::sleep_until(wake) => {}
+            () = shared.beat_now.notified() => next = Instant::now(),
+        }
+        if Instant::now() < next {
+            continue;
+        }
+        match beat(&shared).await {
+            Ok(()) => {
+                shared.set_trusted(true);
+                next = Instant::now() + every;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not extend the leases: no more claims until it works");
+                shared.set_trusted(false);
+                shared.hand().report.storage_errors += 1;
+                next = Instant::now() + (every / 8).max(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+/// One beat, in calls of at most a thousand.
+async fn beat<B: Engine>(shared: &Shared<B>) -> Result<()> {
+    let held = shared.hand().held();
+    for held in held.chunks(BATCH_MAX) {
+        let asked = Instant::now();
+        let queue = &shared.queue;
+        let lease = shared.settings.lease;
+        // An engine that does not answer within a beat has not answered: fencing must not wait for it.
+        let extend = queue.backend().extend(shared.session, held, lease, queue.at());
+        let kept = tokio::time::timeout(shared.settings.beat_every(), extend).await.map_err(|_| {
+            windlass_core::Error::new(windlass_core::ErrorKind::Timeout, "no answer to an extend")
+                .effect_unknown()
+        })??;
+        let answers: Vec<(Held, Kept)> = held.iter().cloned().zip(kept).collect();
+        shared.hand().heard(&answers, asked + lease, shared.settings.cancel_grace);
+    }
+    Ok(())
+}

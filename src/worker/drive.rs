@@ -1,0 +1,427 @@
+//! The drive: settles verdicts and claims jobs, in one call where it can.
+//!
+//! Natural batching: it settles whatever has gathered the moment the previous call returned. No timer, so nothing waits
+//! when the worker is idle, and batches fill by themselves when it is busy.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use windlass_core::limits::BATCH_MAX;
+use windlass_core::{
+    Claim, Effect, Error, ErrorKind, Kinds, Nonce, QueueName, Result, SessionId, Settled, Verdict,
+};
+
+use super::hand::{Claimed, Hand, Ruled};
+use super::order::Order;
+use super::report::Report;
+use super::{Settings, beat, runner, upkeep};
+use crate::any::{AnyBackend, Engine};
+use crate::context::Stop;
+use crate::envelope::Envelope;
+use crate::executor::{Executor, Ran};
+use crate::queue::Queue;
+use crate::registry::Jobs;
+
+/// What the tasks of a worker share.
+pub(crate) struct Shared<B: Engine> {
+    pub(crate) queue: Queue<B>,
+    pub(crate) executor: Executor,
+    pub(crate) settings: Settings,
+    pub(crate) session: SessionId,
+    kinds: Kinds,
+    hand: Mutex<Hand>,
+    /// Rung for the drive: a verdict has come in, a runner retired, there may be work.
+    pub(crate) bell: Notify,
+    /// Rung for the beat: somebody wants something of this session.
+    pub(crate) beat_now: Notify,
+    /// Rung for the listener: what to listen for has changed.
+    pub(crate) appetite: Notify,
+    listening: Mutex<Listening>,
+    /// Whether the last beat succeeded.
+    trusted: AtomicBool,
+    /// Whether a claim is worth it: set by wake-ups and by claims that left something behind.
+    hungry: AtomicBool,
+}
+
+/// What the listener listens for.
+struct Listening {
+    names: Vec<QueueName>,
+    for_work: bool,
+    next_due: Option<Instant>,
+}
+
+impl<B: Engine> Shared<B> {
+    pub(crate) fn new(
+        queue: Queue<B>,
+        erased: Queue<AnyBackend>,
+        jobs: Jobs,
+        order: &Order,
+        settings: Settings,
+    ) -> Self {
+        let session = queue.entropy().session();
+        Self {
+            session,
+            kinds: jobs.kinds(),
+            executor: Executor::new(jobs, erased),
+            queue,
+            settings,
+            hand: Mutex::default(),
+            bell: Notify::new(),
+            beat_now: Notify::new(),
+            appetite: Notify::new(),
+            listening: Mutex::new(Listening { names: order.names(), for_work: false, next_due: None }),
+            trusted: AtomicBool::new(true),
+            hungry: AtomicBool::new(true),
+        }
+    }
+
+    pub(crate) fn hand(&self) -> MutexGuard<'_, Hand> {
+        self.hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listening(&self) -> MutexGuard<'_, Listening> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_trusted(&self, trusted: bool) {
+        if self.trusted.swap(trusted, Ordering::AcqRel) != trusted {
+            self.bell.notify_one();
+        }
+    }
+
+    /// There may be work.
+    pub(crate) fn look_again(&self) {
+        self.hungry.store(true, Ordering::Release);
+        self.bell.notify_one();
+    }
+
+    /// What to wait for now, and how long.
+    pub(crate) fn listen_for(&self) -> (Vec<QueueName>, Duration) {
+        let listening = self.listening();
+        if !listening.for_work {
+            return (Vec::new(), self.settings.poll.max(Duration::from_secs(1)));
+        }
+        let due = listening.next_due.map(|due| due.saturating_duration_since(Instant::now()));
+        (listening.names.clone(), due.map_or(self.settings.poll, |due| due.min(self.settings.poll)))
+    }
+
+    /// Tells the listener whether to listen for work, and until when at most.
+    fn set_appetite(&self, for_work: bool, next_due: Option<Instant>) {
+        let mut listening = self.listening();
+        if listening.for_work == for_work && listening.next_due == next_due {
+            return;
+        }
+        listening.for_work = for_work;
+        listening.next_due = next_due;
+        drop(listening);
+        self.appetite.notify_one();
+    }
+}
+
+/// Runs a worker from start to stop.
+pub(crate) async fn run<B: Engine>(
+    shared: Arc<Shared<B>>,
+    order: Order,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Report> {
+    // Dropping the set ends its tasks, so nothing outlives this future.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(beat::run(Arc::clone(&shared)));
+    tasks.spawn(upkeep::sweep(Arc::clone(&shared)));
+    tasks.spawn(upkeep::listen(Arc::clone(&shared)));
+    let mut drive = Drive {
+        shared: &shared,
+        order,
+        runners: JoinSet::new(),
+        next_due: None,
+        empty: false,
+        failures: 0,
+        begun: Instant::now(),
+        unknown_claims: Vec::new(),
+    };
+    let mut shutdown = std::pin::pin!(shutdown);
+    tokio::select! {
+        () = &mut shutdown => {}
+        () = drive.until_bound() => {}
+    }
+    drive.stop().await;
+    tasks.abort_all();
+    Ok(shared.hand().report)
+}
+
+struct Drive<'a, B: Engine> {
+    shared: &'a Arc<Shared<B>>,
+    order: Order,
+    runners: JoinSet<()>,
+    /// When the next scheduled job is due.
+    next_due: Option<Instant>,
+    /// Whether the last claim found nothing.
+    empty: bool,
+    /// Calls in a row that failed.
+    failures: u32,
+    begun: Instant,
+    /// Claims whose answer was lost: what they took is to be handed back.
+    unknown_claims: Vec<Nonce>,
+}
+
+impl<B: Engine> Drive<'_, B> {
+    /// Works until a bound such as `until_empty` is reached; without one, for ever.
+    async fn until_bound(&mut self) {
+        loop {
+            // Let what is ready to run go first, so that verdicts gather.
+            tokio::task::yield_now().await;
+            while self.runners.try_join_next().is_some() {}
+            if self.bound_reached() {
+                return;
+            }
+            let slots = self.slots();
+            let claim = self.wants_to_claim(slots);
+            if !claim && !self.shared.hand().has_verdicts() {
+                // Full, or nothing to do: listen for work only when there is room for it.
+                let room =
+                    slots.free > 0 && self.shared.trusted.load(Ordering::Acquire) && !self.time_is_up();
+                self.shared.set_appetite(room, self.next_due);
+                self.sleep().await;
+                continue;
+            }
+            self.shared.set_appetite(false, None);
+            self.round(claim.then_some(slots)).await;
+        }
+    }
+
+    /// Sleeps until something rings, a scheduled job is due, or the time is up.
+    async fn sleep(&self) {
+        let end = self.shared.settings.at_most_time.map(|time| self.begun + time);
+        let due = self.next_due.filter(|due| *due > Instant::now());
+        let wake = [end, due].into_iter().flatten().min();
+        match wake {
+            None => self.shared.bell.notified().await,
+            Some(wake) => {
+                if tokio::time::timeout_at(wake, self.shared.bell.notified()).await.is_err() {
+                    self.shared.hungry.store(true, Ordering::Release);
+                }
+            }
+        }
+    }
+
+    fn slots(&self) -> Slots {
+        let settings = &self.shared.settings;
+        let hand = self.shared.hand();
+        let taken = hand.running() + hand.waiting();
+        let ahead = if settings.look_ahead { hand.pace.ahead(settings.concurrency) } else { 0 };
+        let mut free = settings.concurrency.saturating_sub(taken).min(BATCH_MAX);
+        let mut ahead =
+            ahead.saturating_sub(taken.saturating_sub(settings.concurrency)).min(BATCH_MAX - free);
+        if let Some(most) = settings.at_most_jobs {
+            let left = most.saturating_sub(hand.report.started + hand.waiting() as u64);
+            free = free.min(usize::try_from(left).unwrap_or(usize::MAX));
+            ahead = 0;
+        }
+        // One claim for a handful of places ahead is not worth its round trip.
+        if free == 0 && ahead < 16 {
+            ahead = 0;
+        }
+        Slots { free, ahead, suspects: !hand.has_suspect() }
+    }
+
+    fn wants_to_claim(&self, slots: Slots) -> bool {
+        slots.free + slots.ahead > 0
+            && self.shared.hungry.load(Ordering::Acquire)
+            && self.shared.trusted.load(Ordering::Acquire)
+            && !self.time_is_up()
+    }
+
+    fn time_is_up(&self) -> bool {
+        self.shared.settings.at_most_time.is_some_and(|time| self.begun.elapsed() >= time)
+    }
+
+    fn bound_reached(&self) -> bool {
+        let settings = &self.shared.settings;
+        let hand = self.shared.hand();
+        if settings.at_most_jobs.is_some_and(|most| hand.report.started >= most) {
+            return true;
+        }
+        let hungry = self.shared.hungry.load(Ordering::Acquire);
+        self.time_is_up() || (settings.until_empty && self.empty && !hungry && hand.in_hand() == 0)
+    }
+
+    /// One call to the engine: verdicts, a claim, or both.
+    async fn round(&mut self, slots: Option<Slots>) {
+        let ruled = self.shared.hand().take_verdicts(BATCH_MAX);
+        let verdicts: Vec<Verdict> = ruled.iter().map(|ruled| ruled.verdict.clone()).collect();
+        let claim = slots.map(|slots| self.claim(slots));
+        let asked = Instant::now();
+        let (queue, at) = (&self.shared.queue, self.shared.queue.at());
+        let answer = match &claim {
+            Some(claim) if verdicts.is_empty() => {
+                queue.backend().claim(claim, at).await.map(|c| (Vec::new(), Some(c)))
+            }
+            Some(claim) => {
+                queue.backend().settle_and_claim(&verdicts, claim, at).await.map(|(s, c)| (s, Some(c)))
+            }
+            None => queue.backend().settle(&verdicts, at).await.map(|settled| (settled, None)),
+        };
+        match answer {
+            Ok((settled, claimed)) => {
+                self.failures = 0;
+                self.settled(&ruled, &settled, asked.elapsed());
+                if let (Some(claimed), Some(claim)) = (claimed, claim) {
+                    self.claimed(claimed, &claim, asked);
+                }
+                self.hand_back_unknown().await;
+            }
+            Err(error) => {
+                if error.effect() == Effect::Unknown
+                    && let Some(claim) = claim
+                {
+                    self.unknown_claims.push(claim.nonce);
+                }
+                self.failed(ruled, &error).await;
+            }
+        }
+    }
+
+    fn claim(&mut self, slots: Slots) -> Claim {
+        Claim {
+            session: self.shared.session,
+            nonce: self.shared.queue.entropy().nonce(),
+            queues: self.order.next(),
+            kinds: self.shared.kinds.clone(),
+            limit: slots.free,
+            ahead: slots.ahead,
+            suspects: slots.suspects,
+            lease: self.shared.settings.lease,
+        }
+    }
+
+    /// Takes in what a claim brought and starts runners for it.
+    fn claimed(&mut self, claimed: windlass_core::Claimed, claim: &Claim, asked: Instant) {
+        self.empty = claimed.jobs.is_empty() && !claimed.more;
+        self.next_due = claimed.wake_at.map(|due| asked + due.since(claimed.now));
+        let hungry = claimed.more || claimed.jobs.len() == claim.limit + claim.ahead;
+        self.shared.hungry.store(hungry, Ordering::Release);
+        let fenced_at = asked + self.shared.settings.lease;
+        let now = claimed.now;
+        let jobs =
+            claimed.jobs.into_iter().map(|job| Claimed { envelope: Envelope::claimed(job, now), fenced_at });
+        let start = self.shared.hand().take_in(jobs, self.shared.settings.concurrency);
+        for _ in 0..start {
+            self.runners.spawn(runner::run(Arc::clone(self.shared)));
+        }
+    }
+
+    /// Counts what became of the verdicts.
+    fn settled(&self, ruled: &[Ruled], settled: &[Settled], took: Duration) {
+        let mut hand = self.shared.hand();
+        hand.settle_ended(Vec::new());
+        hand.pace.round_trip_took(took);
+        for (ruled, settled) in ruled.iter().zip(settled) {
+            hand.report.count_settled(ruled.ran, *settled);
+            let lost = *settled == Settled::LeaseLost && ruled.ran != Ran::Settled;
+            if lost {
+                tracing::warn!(job = %ruled.verdict.lease.job, ran = ?ruled.ran, "a verdict came too late: the lease was lost");
+            }
+        }
+    }
+
+    /// Puts verdicts back after a failed call, and backs off.
+    async fn failed(&mut self, ruled: Vec<Ruled>, error: &Error) {
+        self.failures += 1;
+        self.put_back(ruled, error);
+        // 50 ms, doubling, at most 5 s, with full jitter above half.
+        let most =
+            Duration::from_millis(50).saturating_mul(1 << self.failures.min(7)).min(Duration::from_secs(5));
+        let pause = most / 2 + self.shared.queue.entropy().up_to(most / 2);
+        tracing::warn!(%error, failures = self.failures, ?pause, "the engine failed; trying again");
+        tokio::time::sleep(pause).await;
+    }
+
+    fn put_back(&self, ruled: Vec<Ruled>, error: &Error) {
+        let mut hand = self.shared.hand();
+        hand.report.storage_errors += 1;
+        if error.kind() != ErrorKind::Invalid {
+            return hand.settle_ended(ruled);
+        }
+        // The engine will never take one of them: find it, and do not let it hold up the rest.
+        let (mut good, bad): (Vec<_>, Vec<_>) =
+            ruled.into_iter().partition(|ruled| ruled.verdict.validate().is_ok());
+        for ruled in bad {
+            tracing::error!(job = %ruled.verdict.lease.job, %error, "a verdict breaks a limit; its job is buried");
+            good.push(bury_instead(ruled, error));
+        }
+        hand.settle_ended(good);
+    }
+
+    /// Hands back what claims took whose answers were lost; otherwise it would wait for the end of its lease.
+    async fn hand_back_unknown(&mut self) {
+        while let Some(nonce) = self.unknown_claims.last().copied() {
+            let queue = &self.shared.queue;
+            match queue.backend().hand_back(self.shared.session, Some(nonce), queue.at()).await {
+                Ok(handed) if handed == BATCH_MAX => {}
+                Ok(_) => {
+                    self.unknown_claims.pop();
+                    self.shared.hungry.store(true, Ordering::Release);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Stops: no more claims, hands back what was not started, waits for what runs, then stops it, and settles it all.
+    async fn stop(&mut self) {
+        self.shared.set_appetite(false, None);
+        let deadline = Instant::now() + self.shared.settings.shutdown_deadline;
+        // What was started before the stop may finish; a burst's bound is no reason to hand anything back.
+        self.shared.hand().release_waiting();
+        self.settle_until(deadline).await;
+        let left = self.shared.hand().running();
+        if left > 0 {
+            let ids = self.shared.hand().ids();
+            tracing::warn!(jobs = left, ?ids, "still running at the shutdown deadline: stopped and released");
+            const GRACE: Duration = Duration::from_millis(300);
+            self.shared.hand().stop_all(Stop::Shutdown, GRACE);
+            self.settle_until(Instant::now() + GRACE + Duration::from_millis(500)).await;
+        }
+        // A safety net: whatever this session still holds in the engine is handed back now, not at the end of its lease.
+        // What still runs (a handler that blocks its thread) is cut off from its lease, and fenced.
+        let queue = &self.shared.queue;
+        let hand_back = queue.backend().hand_back(self.shared.session, None, queue.at());
+        if !matches!(tokio::time::timeout(Duration::from_millis(200), hand_back).await, Ok(Ok(_))) {
+            tracing::warn!("could not hand back the leases at the end; they will lapse");
+        }
+    }
+
+    /// Settles verdicts as they come until nothing is in hand, or the deadline.
+    async fn settle_until(&mut self, deadline: Instant) {
+        while self.shared.hand().in_hand() > 0 {
+            if self.shared.hand().has_verdicts() {
+                if tokio::time::timeout_at(deadline, self.round(None)).await.is_err() {
+                    return;
+                }
+            } else if tokio::time::timeout_at(deadline, self.shared.bell.notified()).await.is_err() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// A verdict that an engine takes for one that it never will.
+fn bury_instead(ruled: Ruled, error: &Error) -> Ruled {
+    let failure = windlass_core::Failure::new(&format!("its verdict was refused: {}", error.message()));
+    let ruling = windlass_core::Ruling::Bury { error: failure, reason: windlass_core::DeadReason::Buried };
+    Ruled { verdict: Verdict::new(ruled.verdict.lease, ruling), ran: Ran::Buried }
+}
+
+/// Room for a claim.
+#[derive(Clone, Copy)]
+struct Slots {
+    free: usize,
+    ahead: usize,
+    suspects: bool,
+}

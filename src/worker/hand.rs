@@ -1,0 +1,247 @@
+//! What a worker has in hand: jobs not started yet, running ones, and verdicts not settled yet.
+//!
+//! One lock, taken once per job by a runner (its verdict in, its next job out) and once per round by the drive. A job is
+//! in exactly one of the three places from its claim until its verdict is applied, so a beat can name every lease.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use windlass_core::{Held, JobId, Kept, Lease, Verdict};
+
+use super::pace::Pace;
+use super::report::Report;
+use crate::context::{Control, Stop};
+use crate::envelope::{Envelope, Raw, Running};
+use crate::executor::{Finished, Ran};
+
+/// A job in hand.
+pub(crate) struct Claimed {
+    pub(crate) envelope: Envelope<Raw, Running>,
+    /// When this side stops believing in the lease: counted from before the claim was sent, so it is never later than the
+    /// engine's end of it.
+    pub(crate) fenced_at: Instant,
+}
+
+/// A running job, as the beat sees it.
+struct Run {
+    lease: Lease,
+    control: Arc<Control>,
+    fenced_at: Instant,
+    suspect: bool,
+}
+
+/// A verdict on its way.
+pub(crate) struct Ruled {
+    pub(crate) verdict: Verdict,
+    pub(crate) ran: Ran,
+}
+
+#[derive(Default)]
+pub(crate) struct Hand {
+    waiting: VecDeque<Claimed>,
+    running: Vec<Option<Run>>,
+    free_places: Vec<usize>,
+    verdicts: Vec<Ruled>,
+    /// Verdicts that the drive is settling right now.
+    settling: Vec<Lease>,
+    runners: usize,
+    /// Suspects waiting or running.
+    suspects: usize,
+    pub(crate) pace: Pace,
+    pub(crate) report: Report,
+}
+
+/// A job given to a runner, and where its run is noted.
+pub(crate) struct Given {
+    pub(crate) envelope: Envelope<Raw, Running>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) place: usize,
+}
+
+impl Hand {
+    /// Takes claimed jobs in, and says how many runners to start for them.
+    pub(crate) fn take_in(&mut self, jobs: impl IntoIterator<Item = Claimed>, concurrency: usize) -> usize {
+        for job in jobs {
+            self.suspects += usize::from(job.envelope.state().suspect);
+            self.waiting.push_back(job);
+        }
+        let idle = concurrency.saturating_sub(self.runners);
+        let start = self.waiting.len().min(idle);
+        self.runners += start;
+        start
+    }
+
+    /// The next job for a runner; `None` retires it.
+    pub(crate) fn next(&mut self) -> Option<Given> {
+        let Some(Claimed { envelope, fenced_at }) = self.waiting.pop_front() else {
+            self.runners -= 1;
+            return None;
+        };
+        let control = Arc::new(Control::default());
+        let run = Run {
+            lease: envelope.state().lease().clone(),
+            control: Arc::clone(&control),
+            fenced_at,
+            suspect: envelope.state().suspect,
+        };
+        let place = match self.free_places.pop() {
+            Some(place) => {
+                self.running[place] = Some(run);
+                place
+            }
+            None => {
+                self.running.push(Some(run));
+                self.running.len() - 1
+            }
+        };
+        self.report.started += 1;
+        Some(Given { envelope, control, place })
+    }
+
+    /// Notes the end of a run. Returns whether the drive was waiting for a verdict.
+    pub(crate) fn finished(&mut self, place: usize, finished: Finished, took: Duration) -> bool {
+        if self.running[place].take().is_some_and(|run| run.suspect) {
+            self.suspects -= 1;
+        }
+        self.free_places.push(place);
+        self.pace.job_took(took);
+        self.report.count_run(&finished);
+        let Some(verdict) = finished.verdict else { return true };
+        self.verdicts.push(Ruled { verdict, ran: finished.ran });
+        self.verdicts.len() == 1
+    }
+
+    /// A runner is gone without having finished its job: only when its runtime shuts down.
+    pub(crate) fn in_hand(&self) -> usize {
+        self.waiting.len() + self.running() + self.verdicts.len() + self.settling.len()
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.running.len() - self.free_places.len()
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn has_verdicts(&self) -> bool {
+        !self.verdicts.is_empty()
+    }
+
+    /// Whether a suspect is in hand: then no claim asks for another.
+    pub(crate) fn has_suspect(&self) -> bool {
+        self.suspects > 0
+    }
+
+    /// Takes up to `most` verdicts to settle.
+    pub(crate) fn take_verdicts(&mut self, most: usize) -> Vec<Ruled> {
+        let count = self.verdicts.len().min(most);
+        let taken: Vec<Ruled> = self.verdicts.drain(..count).collect();
+        self.settling.extend(taken.iter().map(|ruled| ruled.verdict.lease.clone()));
+        taken
+    }
+
+    /// The drive's settle came back: with success, or with the verdicts to try again, first in line.
+    pub(crate) fn settle_ended(&mut self, again: Vec<Ruled>) {
+        self.settling.clear();
+        if !again.is_empty() {
+            self.verdicts.splice(0..0, again);
+        }
+    }
+
+    /// Hands back what was not started.
+    pub(crate) fn release_waiting(&mut self) {
+        for job in self.waiting.drain(..) {
+            self.suspects -= usize::from(job.envelope.state().suspect);
+            self.verdicts.push(Ruled { verdict: job.envelope.release(), ran: Ran::Released });
+        }
+    }
+
+    /// Tells every run to stop.
+    pub(crate) fn stop_all(&self, reason: Stop, grace: Duration) {
+        for run in self.running.iter().flatten() {
+            run.control.stop(reason, grace);
+        }
+    }
+
+    /// Every lease in hand, for a beat.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        let waiting = self
+            .waiting
+            .iter()
+            .map(|job| Held { lease: job.envelope.state().lease().clone(), started: false });
+        let running =
+            self.running.iter().flatten().map(|run| Held { lease: run.lease.clone(), started: true });
+        let ruled = self.verdicts.iter().map(|ruled| &ruled.verdict.lease).chain(&self.settling);
+        let ruled = ruled.map(|lease| Held { lease: lease.clone(), started: true });
+        waiting.chain(running).chain(ruled).collect()
+    }
+
+    /// Takes in the answers to a beat: leases that were kept until `fenced_at`, lost, or wanted back.
+    pub(crate) fn heard(&mut self, answers: &[(Held, Kept)], fenced_at: Instant, cancel_grace: Duration) {
+        for (held, kept) in answers {
+            let id = held.lease.job.id;
+            let same = |lease: &Lease| *lease == held.lease;
+            if *kept == Kept::Lost {
+                self.forget_waiting(|job| same(job.envelope.state().lease()));
+            }
+            for job in self
+                .waiting
+                .iter_mut()
+                .filter(|job| job.envelope.id() == id && same(job.envelope.state().lease()))
+            {
+                job.fenced_at = fenced_at;
+            }
+            for run in
+                self.running.iter_mut().flatten().filter(|run| run.lease.job.id == id && same(&run.lease))
+            {
+                match kept {
+                    Kept::Lost => run.control.stop(Stop::LeaseLost, Duration::ZERO),
+                    Kept::Kept => run.fenced_at = fenced_at,
+                    Kept::CancelRequested => {
+                        run.fenced_at = fenced_at;
+                        if run.control.order().is_none() {
+                            run.control.stop(Stop::Cancelled, cancel_grace);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stops what this side no longer believes in: `margin` before the end of its lease a run is told, at the end its
+    /// future is dropped; what waits is forgotten. Returns when the next lease is in danger.
+    pub(crate) fn fence(&mut self, now: Instant, margin: Duration) -> Option<Instant> {
+        self.forget_waiting(|job| job.fenced_at <= now + margin);
+        let mut next: Option<Instant> = None;
+        for run in self.running.iter().flatten() {
+            let told_at = run.fenced_at.checked_sub(margin).unwrap_or(now);
+            if told_at <= now {
+                run.control.stop(Stop::LeaseLost, run.fenced_at.saturating_duration_since(now));
+            } else {
+                next = Some(next.map_or(told_at, |next| next.min(told_at)));
+            }
+        }
+        next
+    }
+
+    /// Drops jobs that wait here and whose lease is gone.
+    fn forget_waiting(&mut self, gone: impl Fn(&Claimed) -> bool) {
+        let Self { waiting, suspects, report, .. } = self;
+        waiting.retain(|job| {
+            let gone = gone(job);
+            if gone {
+                *suspects -= usize::from(job.envelope.state().suspect);
+                report.lost += 1;
+            }
+            !gone
+        });
+    }
+
+    /// The ids in hand, for a message.
+    pub(crate) fn ids(&self) -> Vec<JobId> {
+        self.running.iter().flatten().map(|run| run.lease.job.id).collect()
+    }
+}

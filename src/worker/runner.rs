@@ -1,0 +1,43 @@
+//! A runner: one task that runs one job at a time and lives while there is something to run.
+//!
+//! Starting a task per job costs more than running a short one, so a runner takes the next job as it hands in a verdict.
+//! A panic in a handler is caught by the executor; the runner goes on.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::drive::Shared;
+use crate::any::Engine;
+use crate::executor::Finished;
+
+pub(crate) async fn run<B: Engine>(shared: Arc<Shared<B>>) {
+    let mut given = shared.hand().next();
+    while let Some(job) = given {
+        let begun = Instant::now();
+        let (id, kind) = (job.envelope.id(), job.envelope.kind().clone());
+        let finished = shared.executor.run(job.envelope, job.control).await;
+        if let Some((cause, text)) = &finished.failure {
+            tracing::warn!(%id, %kind, ?cause, ran = ?finished.ran, error = %text, "a job failed");
+        }
+        given = hand_in(&shared, job.place, finished, begun);
+    }
+    shared.bell.notify_one();
+}
+
+/// Hands in the end of a run and takes the next job, under one lock.
+fn hand_in<B: Engine>(
+    shared: &Shared<B>,
+    place: usize,
+    finished: Finished,
+    begun: Instant,
+) -> Option<super::hand::Given> {
+    let mut hand = shared.hand();
+    let awaited = hand.finished(place, finished, begun.elapsed());
+    let next = hand.next();
+    drop(hand);
+    if awaited {
+        shared.bell.notify_one();
+    }
+    next
+}

@@ -1,0 +1,65 @@
+//! Upkeep: sweeping for all, and listening for wake-ups.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use windlass_core::{Sweep, Wake};
+
+use super::drive::Shared;
+use crate::any::Engine;
+
+/// Sweeps every few seconds, until there is nothing more to do each time. Workers start at random moments, so that many of
+/// them do not sweep at once.
+pub(crate) async fn sweep<B: Engine>(shared: Arc<Shared<B>>) {
+    let every = shared.settings.sweep_every;
+    tokio::time::sleep(shared.queue.entropy().up_to(every)).await;
+    loop {
+        let queue = &shared.queue;
+        match queue.backend().sweep(&Sweep::default(), queue.at()).await {
+            Ok(swept) => {
+                if swept.buried > 0 {
+                    tracing::warn!(
+                        jobs = swept.buried,
+                        "jobs lost their lease too often and are dead as poison"
+                    );
+                }
+                if swept.more {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not sweep");
+                shared.hand().report.storage_errors += 1;
+            }
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// Listens for wake-ups: for work only while the drive is hungry, for control always.
+pub(crate) async fn listen<B: Engine>(shared: Arc<Shared<B>>) {
+    loop {
+        let appetite = shared.appetite.notified();
+        let (queues, max) = shared.listen_for();
+        let wake = tokio::select! {
+            wake = shared.queue.backend().wait(shared.session, &queues, max) => wake,
+            // What to listen for has changed.
+            () = appetite => continue,
+        };
+        match wake {
+            Ok(Wake::Control) => shared.beat_now.notify_one(),
+            Ok(Wake::Work | Wake::Nothing) if queues.is_empty() => {
+                // Nothing was asked for: an engine that answers all the same must not make this spin.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Ok(Wake::Work | Wake::Nothing) => shared.look_again(),
+            Err(error) => {
+                tracing::warn!(%error, "could not wait for work; polling");
+                shared.hand().report.storage_errors += 1;
+                tokio::time::sleep(shared.settings.poll).await;
+                shared.look_again();
+            }
+        }
+    }
+}
