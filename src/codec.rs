@@ -19,6 +19,7 @@ pub enum Codec {
     MsgPack,
 }
 
+#[cfg(not(feature = "msgpack"))]
 const MSGPACK_OFF: &str = "the codec msgpack is not compiled in: enable the feature `msgpack` of windlass";
 
 impl Codec {
@@ -113,7 +114,8 @@ impl Codec {
             Self::Json => serde_json::from_slice(bytes).map_err(|error| decode_error(&error)),
             #[cfg(feature = "msgpack")]
             Self::MsgPack => {
-                let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+                // A reader of its own rather than `from_slice`, which leaves trailing bytes unnoticed.
+                let mut reader = rmp_serde::Deserializer::new(bytes);
                 reader.set_max_depth(JSON_MAX_DEPTH);
                 let value = T::deserialize(&mut reader).map_err(|error| decode_error(&error))?;
                 if reader.into_inner().is_empty() { Ok(value) } else { Err(decode_error(&"trailing bytes")) }
@@ -181,9 +183,6 @@ fn check_depth(part: &str, what: &str, json: &[u8]) -> Result<()> {
     }
     Ok(())
 }
-
-#[cfg(feature = "msgpack")]
-use serde::Deserialize as _;
 
 #[cfg(test)]
 mod tests {
@@ -271,7 +270,6 @@ mod tests {
 
     #[derive(Serialize, Deserialize)]
     struct Plain {
-        #[expect(dead_code, reason = "only its reading matters")]
         a: u8,
     }
 

@@ -67,7 +67,7 @@ impl Executor {
             tracing::error!(job = %envelope.job_ref(), kind = %envelope.kind(), "claimed a job of an unknown kind; released");
             return Finished { ran: Ran::Released, verdict: Some(envelope.release()), failure: None };
         };
-        let Some(limit) = time_limit(&envelope) else {
+        let Ok(limit) = time_limit(&envelope) else {
             let verdict = envelope.cancel("its deadline had passed".to_owned());
             return Finished { ran: Ran::Cancelled, verdict: Some(verdict), failure: None };
         };
@@ -140,28 +140,30 @@ impl Executor {
             Some(after) if attempt < envelope.max_attempts() => {
                 (Ran::Retried, envelope.retry(after, failure))
             }
-            Some(_) => (Ran::Buried, envelope.bury(failure, DeadReason::AttemptsExhausted)),
-            None if error.cause == FailureCause::Codec && error.decision == Decision::Bury => {
-                (Ran::Buried, envelope.bury(failure, DeadReason::Undecodable))
+            _ => {
+                let reason = match (&error.decision, error.cause) {
+                    (Decision::Bury, FailureCause::Codec) => DeadReason::Undecodable,
+                    (Decision::Bury, _) => DeadReason::Buried,
+                    _ => DeadReason::AttemptsExhausted,
+                };
+                (Ran::Buried, envelope.bury(failure, reason))
             }
-            None if error.decision == Decision::Bury => {
-                (Ran::Buried, envelope.bury(failure, DeadReason::Buried))
-            }
-            None => (Ran::Buried, envelope.bury(failure, DeadReason::AttemptsExhausted)),
         };
         Finished { ran, verdict: Some(verdict), failure: Some((error.cause, text)) }
     }
 }
 
-/// How long the attempt may take: its timeout, or what is left until its deadline. `None` when the deadline has passed,
-/// `Some(None)` when there is no limit.
-fn time_limit(envelope: &Envelope<Raw, Running>) -> Option<Option<Duration>> {
-    let Some(deadline) = envelope.state().deadline() else { return Some(envelope.timeout()) };
+/// The deadline of a job has passed.
+struct TooLate;
+
+/// How long the attempt may take: its timeout, or what is left until its deadline.
+fn time_limit(envelope: &Envelope<Raw, Running>) -> Result<Option<Duration>, TooLate> {
+    let Some(deadline) = envelope.state().deadline() else { return Ok(envelope.timeout()) };
     let left = deadline.since(envelope.state().claimed_at());
     if left.is_zero() {
-        return None;
+        return Err(TooLate);
     }
-    Some(Some(envelope.timeout().map_or(left, |timeout| timeout.min(left))))
+    Ok(Some(envelope.timeout().map_or(left, |timeout| timeout.min(left))))
 }
 
 /// Polls the run to its end under the panic guard, the time limit and the worker's hand.

@@ -131,10 +131,10 @@ impl Queue<MemoryBackend> {
 impl Drained {
     fn count(&mut self, ran: Ran, settled: Settled) {
         let count = match (ran, settled) {
-            (Ran::Settled, Settled::AlreadyApplied | Settled::LeaseLost) => &mut self.completed,
+            (Ran::Settled, Settled::AlreadyApplied | Settled::LeaseLost)
+            | (_, Settled::Applied(StateKind::Completed)) => &mut self.completed,
             (_, Settled::LeaseLost | Settled::AlreadyApplied) => &mut self.lost,
             (_, Settled::Applied(StateKind::Cancelled)) => &mut self.cancelled,
-            (_, Settled::Applied(StateKind::Completed)) => &mut self.completed,
             (_, Settled::Applied(StateKind::Dead)) => &mut self.dead,
             (Ran::Snoozed, Settled::Applied(_)) => &mut self.snoozed,
             (_, Settled::Applied(_)) => &mut self.retried,

@@ -173,24 +173,32 @@ impl<B: Engine> Drive<'_, B> {
     /// Works until a bound such as `until_empty` is reached; without one, for ever.
     async fn until_bound(&mut self) {
         loop {
-            // Let what is ready to run go first, so that verdicts gather.
-            tokio::task::yield_now().await;
             while self.runners.try_join_next().is_some() {}
             if self.bound_reached() {
                 return;
             }
             let slots = self.slots();
             let claim = self.wants_to_claim(slots);
-            if !claim && !self.shared.hand().has_verdicts() {
+            let (due, pending) = {
+                let hand = self.shared.hand();
+                (hand.flush_is_due(), hand.has_verdicts())
+            };
+            if claim || due {
+                self.shared.set_appetite(false, None);
+                self.round(claim.then_some(slots)).await;
+            } else if pending {
+                // Busy: more verdicts are about to come. A millisecond at most, should the jobs turn out to be long.
+                const BUSY: Duration = Duration::from_millis(1);
+                if tokio::time::timeout(BUSY, self.shared.bell.notified()).await.is_err() {
+                    self.round(None).await;
+                }
+            } else {
                 // Full, or nothing to do: listen for work only when there is room for it.
                 let room =
                     slots.free > 0 && self.shared.trusted.load(Ordering::Acquire) && !self.time_is_up();
                 self.shared.set_appetite(room, self.next_due);
                 self.sleep().await;
-                continue;
             }
-            self.shared.set_appetite(false, None);
-            self.round(claim.then_some(slots)).await;
         }
     }
 
@@ -211,19 +219,20 @@ impl<B: Engine> Drive<'_, B> {
 
     fn slots(&self) -> Slots {
         let settings = &self.shared.settings;
-        let hand = self.shared.hand();
+        let mut hand = self.shared.hand();
         let taken = hand.running() + hand.waiting();
-        let ahead = if settings.look_ahead { hand.pace.ahead(settings.concurrency) } else { 0 };
+        let target = if settings.look_ahead { hand.pace.ahead(settings.concurrency) } else { 0 };
         let mut free = settings.concurrency.saturating_sub(taken).min(BATCH_MAX);
         let mut ahead =
-            ahead.saturating_sub(taken.saturating_sub(settings.concurrency)).min(BATCH_MAX - free);
+            target.saturating_sub(taken.saturating_sub(settings.concurrency)).min(BATCH_MAX - free);
         if let Some(most) = settings.at_most_jobs {
             let left = most.saturating_sub(hand.report.started + hand.waiting() as u64);
             free = free.min(usize::try_from(left).unwrap_or(usize::MAX));
             ahead = 0;
         }
-        // One claim for a handful of places ahead is not worth its round trip.
-        if free == 0 && ahead < 16 {
+        // A claim ahead is worth its round trip when half of what was ahead is used up.
+        hand.set_low_water(target / 2);
+        if free == 0 && ahead <= target / 2 {
             ahead = 0;
         }
         Slots { free, ahead, suspects: !hand.has_suspect() }

@@ -38,6 +38,9 @@ pub(crate) struct Ruled {
     pub(crate) ran: Ran,
 }
 
+/// Verdicts that are worth a call of their own while the runners have enough to do.
+const FLUSH_AT: usize = 128;
+
 #[derive(Default)]
 pub(crate) struct Hand {
     waiting: VecDeque<Claimed>,
@@ -47,6 +50,8 @@ pub(crate) struct Hand {
     /// Verdicts that the drive is settling right now.
     settling: Vec<Lease>,
     runners: usize,
+    /// At this many waiting jobs the drive wants to be woken, to fetch more.
+    low_water: usize,
     /// Suspects waiting or running.
     suspects: usize,
     pub(crate) pace: Pace,
@@ -100,7 +105,7 @@ impl Hand {
         Some(Given { envelope, control, place })
     }
 
-    /// Notes the end of a run. Returns whether the drive was waiting for a verdict.
+    /// Notes the end of a run. Returns whether it is time for the drive: nothing else to do here, or enough to settle.
     pub(crate) fn finished(&mut self, place: usize, finished: Finished, took: Duration) -> bool {
         if self.running[place].take().is_some_and(|run| run.suspect) {
             self.suspects -= 1;
@@ -108,9 +113,19 @@ impl Hand {
         self.free_places.push(place);
         self.pace.job_took(took);
         self.report.count_run(&finished);
-        let Some(verdict) = finished.verdict else { return true };
-        self.verdicts.push(Ruled { verdict, ran: finished.ran });
-        self.verdicts.len() == 1
+        if let Some(verdict) = finished.verdict {
+            self.verdicts.push(Ruled { verdict, ran: finished.ran });
+        }
+        self.waiting.len() <= self.low_water || self.verdicts.len() >= FLUSH_AT
+    }
+
+    /// Whether verdicts should be settled now. While jobs wait here the runners are busy, and a few more will come.
+    pub(crate) fn flush_is_due(&self) -> bool {
+        !self.verdicts.is_empty() && (self.waiting.is_empty() || self.verdicts.len() >= FLUSH_AT)
+    }
+
+    pub(crate) fn set_low_water(&mut self, waiting: usize) {
+        self.low_water = waiting;
     }
 
     /// A runner is gone without having finished its job: only when its runtime shuts down.
@@ -126,6 +141,7 @@ impl Hand {
         self.waiting.len()
     }
 
+    /// Whether any verdict waits to be settled.
     pub(crate) fn has_verdicts(&self) -> bool {
         !self.verdicts.is_empty()
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Jobs in hand beyond the running ones, at most. More hides no latency and only hoards.
-const AHEAD_MAX: f64 = 256.0;
+const AHEAD_MAX: f64 = 900.0;
 
 /// A job longer than this is not worth looking ahead for: its slot is busy for longer than any round trip.
 const SHORT: f64 = 0.05;

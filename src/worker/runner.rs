@@ -20,7 +20,12 @@ pub(crate) async fn run<B: Engine>(shared: Arc<Shared<B>>) {
         if let Some((cause, text)) = &finished.failure {
             tracing::warn!(%id, %kind, ?cause, ran = ?finished.ran, error = %text, "a job failed");
         }
-        given = hand_in(&shared, job.place, finished, begun);
+        let drive_is_due;
+        (given, drive_is_due) = hand_in(&shared, job.place, finished, begun);
+        if drive_is_due {
+            // The woken drive stands next in line on this thread, where nobody else can take it: make way.
+            tokio::task::yield_now().await;
+        }
     }
     shared.bell.notify_one();
 }
@@ -31,13 +36,13 @@ fn hand_in<B: Engine>(
     place: usize,
     finished: Finished,
     begun: Instant,
-) -> Option<super::hand::Given> {
+) -> (Option<super::hand::Given>, bool) {
     let mut hand = shared.hand();
-    let awaited = hand.finished(place, finished, begun.elapsed());
+    let drive_is_due = hand.finished(place, finished, begun.elapsed());
     let next = hand.next();
     drop(hand);
-    if awaited {
+    if drive_is_due {
         shared.bell.notify_one();
     }
-    next
+    (next, drive_is_due)
 }
