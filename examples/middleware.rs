@@ -52,7 +52,7 @@ impl Middleware for Measure {
     }
 }
 
-/// Lets jobs of suspended tenants wait, without running their handlers.
+/// Calls off the jobs of a suspended tenant without running their handlers.
 struct Suspended(&'static str);
 
 #[windlass::async_trait]
