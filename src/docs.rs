@@ -41,7 +41,10 @@ mod tests {
             ("hello", include_str!("../examples/hello.rs")),
             ("testing", include_str!("../examples/testing.rs")),
         ] {
-            assert!(readme.contains(marked(example)), "README.md and examples/{name}.rs differ between the marks");
+            assert!(
+                readme.contains(marked(example)),
+                "README.md and examples/{name}.rs differ between the marks"
+            );
         }
     }
 }
