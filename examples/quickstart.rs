@@ -42,7 +42,7 @@ impl Handler for SendWelcomeEmail {
             cx.attempt(),
             cx.max_attempts()
         ));
-        mailer.send(&address).await?;
+        mailer.send(address).await?;
         log.line(&format!("send_welcome_email   sent to {address}"));
         Ok(Outcome::Done)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use windlass::prelude::*;
-use windlass::{DeadReason, Recorded, StateKind};
+use windlass::{DeadReason, Failure, Recorded, StateKind};
 
 #[derive(Serialize, Deserialize, Job)]
 #[job(name = "fetch", max_attempts = 4, retry = Retry::List(&[seconds(1), seconds(10)]))]
@@ -65,7 +65,7 @@ async fn main() -> windlass::Result<()> {
     queue.drain(&jobs).await;
     let Some(Recorded::Dead(dead)) = queue.find(&hopeless).await? else { panic!("it should be dead") };
     assert_eq!(dead.state().reason, DeadReason::AttemptsExhausted);
-    let why = dead.state().history.last_error.as_ref().map(|error| error.message());
+    let why = dead.state().history.last_error.as_ref().map(Failure::message);
     println!("dead: {}", why.unwrap_or_default());
     assert_eq!(why, Some("the gateway failed"));
 

@@ -3,10 +3,22 @@
 //! Every Rust block in them is compiled as a documentation test. Start with [`getting_started`]; what is promised and
 //! what is not stands in [`guarantees`].
 
-/// Makes a page of a guide.
+/// Makes a page of each guide.
+///
+/// The guides define their links to each other at their foot, for readers of the repository. The definitions here come
+/// first and so count on these pages.
 macro_rules! guide {
     ($($name:ident = $file:literal;)*) => {
         $(
+            #[doc = "[dependencies]: crate::docs::dependencies"]
+            #[doc = "[dependencies#a-handler-in-another-crate]: crate::docs::dependencies#a-handler-in-another-crate"]
+            #[doc = "[guarantees]: crate::docs::guarantees"]
+            #[doc = "[retries-and-failures]: crate::docs::retries_and_failures"]
+            #[doc = "[scheduling-and-uniqueness#parents]: crate::docs::scheduling_and_uniqueness#parents"]
+            #[doc = "[workers-and-shutdown]: crate::docs::workers_and_shutdown"]
+            #[doc = "[workers-and-shutdown#which-queue-first]: crate::docs::workers_and_shutdown#which-queue-first"]
+            #[doc = "[writing-jobs]: crate::docs::writing_jobs"]
+            #[doc = ""]
             #[doc = include_str!(concat!("../docs/guide/", $file))]
             pub mod $name {}
         )*
