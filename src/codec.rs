@@ -1,5 +1,6 @@
 //! How payloads and outputs become bytes: a value recorded in each envelope, so it can be changed without draining.
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -63,7 +64,8 @@ impl Codec {
         what: &str,
         value: &T,
     ) -> Result<Box<[u8]>> {
-        let mut out = Bounded { bytes: Vec::with_capacity(128), overflowed: false };
+        let mut out = Bounded { bytes: SCRATCH.take(), overflowed: false };
+        out.bytes.clear();
         // A panic in somebody's `Serialize` is a bad value, not a reason to take the caller down.
         let written = catch_unwind(AssertUnwindSafe(|| self.write(&mut out, value)))
             .unwrap_or_else(|panic| Err(format!("its Serialize panicked: {}", panic_text(&*panic))));
@@ -76,7 +78,14 @@ impl Codec {
         written.map_err(|why| {
             Error::new(ErrorKind::Encode, format!("{part} of `{what}` cannot be written: {why}"))
         })?;
-        let bytes = out.bytes;
+        // An exact copy: giving away a buffer that is cut to size would leave a hole in the heap for every job.
+        let bytes: Box<[u8]> = out.bytes.as_slice().into();
+        if out.bytes.capacity() <= SCRATCH_MOST {
+            SCRATCH.set(out.bytes);
+        }
+        if self == Self::MsgPack {
+            self.check_msgpack_depth(part, what, &bytes)?;
+        }
         if self == Self::Json {
             check_depth(part, what, &bytes)?;
             // JSON writes NaN and infinities as null, which a float field cannot read: better here than in the worker.
@@ -92,7 +101,16 @@ impl Codec {
                 })?;
             }
         }
-        Ok(bytes.into_boxed_slice())
+        Ok(bytes)
+    }
+
+    /// Refuses MessagePack that a worker would refuse to read for its depth.
+    fn check_msgpack_depth(self, part: &str, what: &str, bytes: &[u8]) -> Result<()> {
+        // Each level costs a byte at least, so short values cannot be deep.
+        if bytes.len() <= JSON_MAX_DEPTH || self.decode::<serde::de::IgnoredAny>(bytes).is_ok() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("{part} of `{what}` is nested deeper than {JSON_MAX_DEPTH} levels")))
     }
 
     fn write<T: Serialize>(self, out: &mut Bounded, value: &T) -> Result<(), String> {
@@ -134,6 +152,14 @@ fn decode_error(why: &dyn std::fmt::Display) -> Error {
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".to_owned())
+}
+
+/// The largest buffer that a thread keeps for its next value.
+const SCRATCH_MOST: usize = 64 * 1024;
+
+thread_local! {
+    /// A buffer to write into; taken while in use, so that a `Serialize` which encodes something itself gets another.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// A writer that stops at the limit instead of filling the memory first.
@@ -256,6 +282,9 @@ mod tests {
         Codec::Json.encode("deep", &nested(64)).unwrap();
         let error = Codec::Json.encode("deep", &nested(65)).unwrap_err();
         assert!(error.to_string().contains("nested deeper than 64 levels"), "{error}");
+        let packed = Codec::MsgPack.encode("deep", &nested(100)).unwrap_err();
+        assert!(packed.to_string().contains("nested deeper than 64 levels"), "{packed}");
+        Codec::MsgPack.encode("flat", &vec![1_u8; 1_000]).unwrap();
         let brackets = json!({ "text": "[".repeat(500), "quoted": "\\\"[[[[".repeat(100) });
         Codec::Json.encode("flat", &brackets).unwrap();
     }

@@ -145,7 +145,7 @@ impl Context {
             ruling: windlass_core::Ruling::Complete { output: None },
             then: std::mem::take(&mut self.then),
         };
-        Ticket { verdict }
+        Ticket { verdict, codec: self.body().codec }
     }
 
     /// Whether the handler should stop: somebody cancelled the job, the worker is shutting down and out of patience, or the

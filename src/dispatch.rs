@@ -331,8 +331,10 @@ impl<J> fmt::Debug for Dispatched<J> {
 
 /// A dispatch that failed. When it may have been stored all the same ([`Effect::Unknown`]), send the draft again: it keeps
 /// its id, so it is stored once.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
 pub struct DispatchError {
+    #[source]
     error: Error,
     draft: Option<Envelope<Raw, Draft>>,
 }
@@ -360,18 +362,6 @@ impl DispatchError {
     #[must_use]
     pub fn into_draft(self) -> Option<Envelope<Raw, Draft>> {
         self.draft
-    }
-}
-
-impl fmt::Display for DispatchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.error, f)
-    }
-}
-
-impl std::error::Error for DispatchError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.error)
     }
 }
 

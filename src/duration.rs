@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+/// So many milliseconds.
+#[must_use]
+pub const fn milliseconds(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
 /// So many seconds.
 #[must_use]
 pub const fn seconds(n: u64) -> Duration {
@@ -32,6 +38,7 @@ mod tests {
 
     #[test]
     fn they_are_as_long_as_they_say() {
+        assert_eq!(milliseconds(1_000), seconds(1));
         assert_eq!(minutes(2), seconds(120));
         assert_eq!(hours(1), minutes(60));
         assert_eq!(days(1), hours(24));

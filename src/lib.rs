@@ -75,9 +75,9 @@ pub mod worker;
 pub use async_trait::async_trait;
 pub use windlass_core::{
     At, Backend, Cancelling, Capabilities, ConcurrencyLimit, Connect, Counts, Cursor, DeadReason, Due,
-    Effect, Error, ErrorKind, Failure, Filter, Inspect, JobId, JobRef, Kind, Manage, Migrate, Migration,
-    ParentFailure, Priority, Pushed, QueueInfo, QueueName, Result, SessionId, StateKind, Timestamp,
-    Transactional, VirtualClock, WhyBlocked, WhyScheduled, limits,
+    Effect, Error, ErrorKind, Failure, Filter, Inspect, JobId, JobRef, Keep, Kind, Manage, Migrate,
+    Migration, ParentFailure, Priority, Pushed, QueueInfo, QueueName, Result, Retention, SessionId,
+    StateKind, Timestamp, Transactional, VirtualClock, WhyBlocked, WhyScheduled, limits,
 };
 pub use windlass_macros::{Deps, Job, Provide};
 pub use windlass_memory::{MemoryBackend, MemoryOptions, MemoryTransaction};

@@ -1,8 +1,9 @@
 //! Everything a program that dispatches and runs jobs names: `use windlass::prelude::*`.
 
-pub use crate::duration::{days, hours, minutes, seconds};
+pub use crate::duration::{days, hours, milliseconds, minutes, seconds};
 pub use crate::worker::shutdown_signal;
 pub use crate::{
-    AnyBackend, Context, Decision, Deps, Ended, Ending, Fault, Handler, Job, MemoryBackend, Middleware, Next,
-    OnDispatch, Outcome, Priority, Provide, Queue, Registry, Retry, UniqueBy, Upgrade, Worker,
+    AnyBackend, Backend, Context, Decision, Deps, Ended, Ending, Fault, Handler, Job, MemoryBackend,
+    Middleware, Next, OnDispatch, Outcome, Priority, Provide, Queue, Registry, Retry, UniqueBy, Upgrade,
+    Worker,
 };

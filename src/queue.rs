@@ -163,6 +163,9 @@ impl<B: Backend> Queue<B> {
 
     /// Runs the dispatch hooks over a draft.
     pub(crate) fn hook(&self, draft: &mut Envelope<Raw, Draft>) -> Result<()> {
+        if draft.state().hooked {
+            return Ok(());
+        }
         self.shared.on_dispatch.iter().try_for_each(|hook| hook.before(draft))
     }
 
@@ -186,8 +189,19 @@ impl<B: Backend> Queue<B> {
         dispatched: &Dispatched<J>,
         max_wait: Duration,
     ) -> Result<Option<Ended<J::Output>>> {
-        let jobs = [dispatched.job_ref().clone()];
-        let found = self.shared.backend.outcomes(&jobs, max_wait, self.at()).await?;
+        self.wait_for_job::<J>(dispatched.job_ref(), max_wait).await
+    }
+
+    /// [`wait_for`](Self::wait_for) by address, for whoever did not dispatch it.
+    ///
+    /// # Errors
+    /// As `wait_for`.
+    pub async fn wait_for_job<J: Job>(
+        &self,
+        job: &JobRef,
+        max_wait: Duration,
+    ) -> Result<Option<Ended<J::Output>>> {
+        let found = self.shared.backend.outcomes(std::slice::from_ref(job), max_wait, self.at()).await?;
         Ok(match found.into_iter().next().flatten() {
             None => None,
             Some(Finished::Completed { output, codec }) => {
@@ -346,7 +360,11 @@ impl<B: Engine> Queue<B> {
     #[must_use]
     pub fn erase(&self) -> Queue<AnyBackend> {
         let Shared { backend, codec, clock, on_dispatch, ids, entropy } = (*self.shared).clone();
-        let backend = AnyBackend::new(backend);
+        // One that is erased already is not wrapped again.
+        let backend = match (&backend as &dyn std::any::Any).downcast_ref::<AnyBackend>() {
+            Some(erased) => erased.clone(),
+            None => AnyBackend::new(backend),
+        };
         Queue { shared: Arc::new(Shared { backend, codec, clock, on_dispatch, ids, entropy }) }
     }
 }

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use windlass_core::{Kind, Kinds};
+use windlass_core::{Kind, Kinds, QueueName};
 
 use crate::codec::Codec;
 use crate::context::Context;
@@ -128,6 +128,13 @@ impl Jobs {
         self.runners.get(kind).map(AsRef::as_ref)
     }
 
+    /// Kinds whose own queue is none of `queues`, with that queue.
+    pub(crate) fn outside_of(&self, queues: &[QueueName]) -> Vec<(&Kind, &'static str)> {
+        let outside = |queue: &str| !queues.iter().any(|name| name == queue);
+        let kinds = self.runners.iter().map(|(kind, runner)| (kind, runner.queue()));
+        kinds.filter(|(_, queue)| outside(queue)).collect()
+    }
+
     pub(crate) fn layers(&self) -> &[Arc<dyn Middleware>] {
         &self.layers
     }
@@ -141,6 +148,8 @@ impl Jobs {
 /// One kind of job, made ready to run: what remains of a handler and its container when their types are forgotten.
 pub(crate) trait Runner: Send + Sync {
     fn version(&self) -> u16;
+    /// The named queue its jobs go to unless told otherwise.
+    fn queue(&self) -> &'static str;
     fn retry(&self) -> Retry;
     fn run<'a>(&'a self, cx: &'a mut Context) -> BoxFuture<'a, Ending>;
 }
@@ -159,6 +168,10 @@ where
 {
     fn version(&self) -> u16 {
         J::VERSION
+    }
+
+    fn queue(&self) -> &'static str {
+        J::QUEUE
     }
 
     fn retry(&self) -> Retry {
@@ -197,7 +210,10 @@ where
 }
 
 /// Writes an output in the codec of its job; `()` is not kept.
-fn encode_output<J: Job>(output: &J::Output, codec: u8) -> windlass_core::Result<Option<Box<[u8]>>> {
+pub(crate) fn encode_output<J: Job>(
+    output: &J::Output,
+    codec: u8,
+) -> windlass_core::Result<Option<Box<[u8]>>> {
     if TypeId::of::<J::Output>() == TypeId::of::<()>() {
         return Ok(None);
     }

@@ -10,7 +10,7 @@
 //!     type Deps = (Queue<MemoryBackend>,);
 //!     type Error = Fault;
 //!
-//!     async fn handle(self: Self, (queue,): Self::Deps, cx: &mut Context) -> Result<Outcome, Fault> {
+//!     async fn handle(_: Self, (queue,): Self::Deps, cx: &mut Context) -> Result<Outcome, Fault> {
 //!         let mut tx = queue.backend().begin();
 //!         // ... writes of your own, in the same transaction ...
 //!         let receipt = queue.complete_within(cx.ticket(), &mut tx).await?;
@@ -25,9 +25,10 @@
 //! the retry is applied and the job runs again. A commit followed by an error leaves the job Completed for the same
 //! reason. A ticket that is not used changes nothing.
 
-use windlass_core::{Error, ErrorKind, JobRef, Result, Settled, Transactional, Verdict};
+use windlass_core::{Error, ErrorKind, JobRef, Result, Ruling, Settled, Transactional, Verdict};
 
 use crate::dispatch::{Dispatch, DispatchError, Dispatched};
+use crate::job::Job;
 use crate::queue::Queue;
 
 /// The right to complete a job within a transaction, from [`Context::ticket`](crate::Context::ticket).
@@ -35,6 +36,19 @@ use crate::queue::Queue;
 #[must_use]
 pub struct Ticket {
     pub(crate) verdict: Verdict,
+    pub(crate) codec: u8,
+}
+
+impl Ticket {
+    /// Keeps an output for whoever waits for the job.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Encode`] when it cannot be written, [`ErrorKind::Invalid`] above 1 MiB.
+    pub fn output<J: Job>(mut self, output: &J::Output) -> Result<Self> {
+        let output = crate::registry::encode_output::<J>(output, self.codec)?;
+        self.verdict.ruling = Ruling::Complete { output };
+        Ok(self)
+    }
 }
 
 /// The word of [`Queue::complete_within`] that the completion stands in the caller's transaction.

@@ -17,6 +17,8 @@ use crate::job::{Job, UniqueBy};
 #[derive(Clone, Debug, Default)]
 pub struct Draft {
     pub(crate) due: Due,
+    /// Whether the dispatch hooks have seen it: a draft that is sent again is not stamped again.
+    pub(crate) hooked: bool,
 }
 
 /// The namespace of the digests that stand for payloads in unique keys (UUIDv5, RFC 9562 section 5.5). Never change it:
@@ -53,7 +55,7 @@ impl Envelope<Raw, Draft> {
 
     /// The draft that an engine refused or may have refused.
     pub(crate) fn from_new_job(job: NewJob) -> Self {
-        Self { job: Raw, body: job.body, state: Draft { due: job.due } }
+        Self { job: Raw, body: job.body, state: Draft { due: job.due, hooked: true } }
     }
 
     /// What an engine takes in.

@@ -11,7 +11,7 @@
 //! }
 //!
 //! // Code under test is generic over the engine.
-//! async fn sign_up<B: windlass::Backend>(queue: &Queue<B>, email: &str) -> windlass::Result<()> {
+//! async fn sign_up<B: Backend>(queue: &Queue<B>, email: &str) -> windlass::Result<()> {
 //!     queue.dispatch(SendEmail { to: email.to_owned() }).await?;
 //!     Ok(())
 //! }

@@ -181,24 +181,23 @@ impl<B: Engine> Drive<'_, B> {
                 return;
             }
             let slots = self.slots();
-            let claim = self.wants_to_claim(slots);
             let (due, pending) = {
                 let hand = self.shared.hand();
                 (hand.flush_is_due(), hand.has_verdicts())
             };
-            if claim || due {
+            let room = self.has_room(slots);
+            if due || (room && self.shared.hungry.load(Ordering::Acquire)) {
                 self.shared.set_appetite(false, None);
-                self.round(claim.then_some(slots)).await;
+                // A settle with room to spare claims too: the verdicts may have freed or made work, and set due times.
+                self.round(room.then_some(slots)).await;
             } else if pending {
                 // Busy: more verdicts are about to come. A millisecond at most, should the jobs turn out to be long.
                 const BUSY: Duration = Duration::from_millis(1);
                 if tokio::time::timeout(BUSY, self.shared.bell.notified()).await.is_err() {
-                    self.round(None).await;
+                    self.round(room.then_some(slots)).await;
                 }
             } else {
                 // Full, or nothing to do: listen for work only when there is room for it.
-                let room =
-                    slots.free > 0 && self.shared.trusted.load(Ordering::Acquire) && !self.time_is_up();
                 self.shared.set_appetite(room, self.next_due);
                 self.sleep().await;
             }
@@ -241,11 +240,9 @@ impl<B: Engine> Drive<'_, B> {
         Slots { free, ahead, suspects: !hand.has_suspect() }
     }
 
-    fn wants_to_claim(&self, slots: Slots) -> bool {
-        slots.free + slots.ahead > 0
-            && self.shared.hungry.load(Ordering::Acquire)
-            && self.shared.trusted.load(Ordering::Acquire)
-            && !self.time_is_up()
+    /// Whether a claim is allowed: there are free slots, the session can be extended, and the time is not up.
+    fn has_room(&self, slots: Slots) -> bool {
+        slots.free + slots.ahead > 0 && self.shared.trusted.load(Ordering::Acquire) && !self.time_is_up()
     }
 
     fn time_is_up(&self) -> bool {

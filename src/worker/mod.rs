@@ -1,6 +1,6 @@
 //! The worker: claims jobs, runs each under the executor, settles their verdicts, and keeps its leases alive.
 //!
-//! Four tasks share one [`hand`](self::hand): the *drive* (`drive.rs`) settles and claims; the *runners* (`runner.rs`) run
+//! Four tasks share one hand (`hand.rs`): the *drive* (`drive.rs`) settles and claims; the *runners* (`runner.rs`) run
 //! one job at a time each; the *beat* (`beat.rs`) extends the session on its own; the *upkeep* (`upkeep.rs`) sweeps and
 //! listens for wake-ups. `order.rs` decides which named queue goes first, `pace.rs` how far to look ahead.
 
@@ -189,6 +189,9 @@ impl<B: Engine> Worker<B> {
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<Report> {
         let order = self.order?;
         self.settings.validate()?;
+        for (kind, queue) in self.jobs.outside_of(&order.names()) {
+            tracing::info!(%kind, queue, "this worker can run a kind whose own queue it does not work");
+        }
         let queue: Queue<B> = self.queue;
         let erased: Queue<AnyBackend> = queue.erase();
         let shared = Arc::new(drive::Shared::new(queue, erased, self.jobs, &order, self.settings));

@@ -2,7 +2,7 @@
 
 use windlass::core::Connect as _;
 use windlass::prelude::*;
-use windlass::{Backend as _, Cancelling, ErrorKind, StateKind};
+use windlass::{Cancelling, ErrorKind, StateKind};
 
 use super::support::*;
 

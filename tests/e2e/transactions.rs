@@ -141,7 +141,7 @@ async fn a_ticket_whose_lease_is_lost_is_refused() {
                 // Its time runs out while it works: somebody else may have the job.
                 queue.virtual_clock().unwrap().advance(days(2));
                 let at = windlass::At::Instant(queue.virtual_clock().unwrap().now());
-                windlass::Backend::sweep(queue.backend(), &windlass::core::Sweep::default(), at).await?;
+                Backend::sweep(queue.backend(), &windlass::core::Sweep::default(), at).await?;
             }
             let mut tx = queue.backend().begin();
             match queue.complete_within(cx.ticket(), &mut tx).await {

@@ -205,6 +205,7 @@ impl Backend for MemoryBackend {
     async fn wait(&self, session: SessionId, queues: &[QueueName], max: Duration) -> Result<Wake> {
         self.shared.faults.around(Verb::Wait, || Ok(()))?;
         let deadline = tokio::time::Instant::now() + max;
+        let next_due = self.lock().next_due(queues);
         loop {
             let mut bell = std::pin::pin!(self.shared.bell.notified());
             bell.as_mut().enable();
@@ -213,7 +214,11 @@ impl Backend for MemoryBackend {
                 if store.control.remove(&session) {
                     return Ok(Wake::Control);
                 }
-                if store.has_work(queues) {
+                let sooner = match (store.next_due(queues), next_due) {
+                    (Some(now), Some(before)) => now < before,
+                    (now, before) => now.is_some() && before.is_none(),
+                };
+                if sooner || store.has_work(queues) {
                     return Ok(Wake::Work);
                 }
             }

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use windlass_core::{
     Cursor, DeadReason, Error, Filter, Finished, JobId, JobRef, Page, QueueInfo, QueueName, Record,
-    RecordState, Result,
+    RecordState, Result, Timestamp,
 };
 
 use crate::store::{End, Job, Line, State, Store};
@@ -72,6 +72,13 @@ impl Store {
             End::Cancelled { reason, .. } => Finished::Cancelled { reason: reason.clone() },
             End::Dead { reason } => Finished::Dead { reason: *reason, error: last_error(job) },
         })
+    }
+
+    /// When the next scheduled job of these queues is due.
+    pub(crate) fn next_due(&self, queues: &[QueueName]) -> Option<Timestamp> {
+        let lanes = queues.iter().filter_map(|name| self.find_lane(name));
+        let lanes = lanes.map(|lane| &self.lanes[lane as usize]).filter(|lane| !lane.paused);
+        lanes.filter_map(|lane| lane.scheduled.first_key_value()).map(|((due, _), _)| *due).min()
     }
 
     /// Whether a claim of these queues might bring something.
