@@ -53,7 +53,11 @@ pub(crate) async fn listen<B: Engine>(shared: Arc<Shared<B>>) {
                 // Nothing was asked for: an engine that answers all the same must not make this spin.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            Ok(Wake::Work | Wake::Nothing) => shared.look_again(),
+            Ok(Wake::Work | Wake::Nothing) => {
+                shared.look_again();
+                // The drive claims now and then says what to listen for; asking the engine in between would be in vain.
+                let _ = tokio::time::timeout(Duration::from_millis(20), shared.appetite.notified()).await;
+            }
             Err(error) => {
                 tracing::warn!(%error, "could not wait for work; polling");
                 shared.hand().report.storage_errors += 1;

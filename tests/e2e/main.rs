@@ -23,4 +23,5 @@ mod shutdown;
 mod support;
 mod transactions;
 mod upgrades;
+mod wakeups;
 mod worker;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ struct Shared {
     /// Rung when a named queue may have got work, a session something to hear, or a job its end.
     bell: Notify,
     faults: Faults,
+    calls: AtomicU64,
 }
 
 impl MemoryBackend {
@@ -56,6 +58,7 @@ impl MemoryBackend {
                 store: Mutex::new(store),
                 bell: Notify::new(),
                 faults: Faults::default(),
+                calls: AtomicU64::new(0),
             }),
         }
     }
@@ -78,6 +81,12 @@ impl MemoryBackend {
         self.lock().get(job)
     }
 
+    /// How many verbs were called so far: what a server would have been asked.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.shared.calls.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Store> {
         self.shared.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,6 +101,7 @@ impl MemoryBackend {
         at: At,
         step: impl FnOnce(&mut Store, Timestamp) -> Result<T>,
     ) -> Result<T> {
+        self.shared.calls.fetch_add(1, Ordering::Relaxed);
         self.shared.faults.around(verb, || {
             let mut store = self.lock();
             let now = store.tick(at)?;
@@ -203,6 +213,7 @@ impl Backend for MemoryBackend {
     }
 
     async fn wait(&self, session: SessionId, queues: &[QueueName], max: Duration) -> Result<Wake> {
+        self.shared.calls.fetch_add(1, Ordering::Relaxed);
         self.shared.faults.around(Verb::Wait, || Ok(()))?;
         let deadline = tokio::time::Instant::now() + max;
         let next_due = self.lock().next_due(queues);
