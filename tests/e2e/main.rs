@@ -20,6 +20,7 @@ mod pausing;
 mod recorded;
 mod retries;
 mod shutdown;
+mod signals;
 mod support;
 mod transactions;
 mod upgrades;
