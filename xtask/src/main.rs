@@ -1,2 +1,75 @@
-//! The tools of the house.
-fn main() {}
+//! The tools of the house: `cargo xtask help` lists them. One file a tool; `run.rs` starts programs, `counts.rs` and
+//! `record.rs` read what they print.
+
+mod bench;
+mod counts;
+mod coverage;
+mod examples;
+mod lint;
+mod record;
+mod run;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask test [--long]
+    Everything a change must pass on a machine with only Rust: unit, integration and conformance tests of the whole
+    workspace, doc tests, and every example under a time limit. Uses cargo-nextest where it is installed and
+    `cargo test` where it is not; installs nothing, and starts no server, since no engine needs one yet.
+    The last line is `N passed, N failed`, over all three.
+    --long   more cases of the same: 4,096 instead of 256 a proptest property
+
+cargo xtask lint
+    rustfmt, clippy (whole workspace with all targets; the library with default features), documentation with broken
+    links denied, and cargo-deny where it is installed.
+
+cargo xtask coverage
+    Line coverage by tests of src/, backends/core and backends/memory, without the lines of the tests themselves; fails
+    below 90 % in any of them. Needs cargo-llvm-cov.
+
+cargo xtask bench [--quick] [--peers] [--json FILE]
+    Drains a million jobs (200,000 with --quick) in release builds, five rounds (three), and prints medians, ranges and
+    ratios. --peers adds the peers' program, round about with ours. --json writes a record a line; see benches/README.md.
+
+cargo xtask help
+    This.
+";
+
+/// The command line is wrong: nothing was done.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        ["test"] => test::test(false),
+        ["test", "--long"] => test::test(true),
+        ["lint"] => lint::lint(),
+        ["coverage"] => coverage::coverage(),
+        ["bench", flags @ ..] => match bench::Options::parse(flags) {
+            Ok(options) => bench::bench(&options),
+            Err(why) => return usage(&format!("{why:#}")),
+        },
+        [tool @ ("test" | "lint" | "coverage"), rest @ ..] => {
+            return usage(&format!("{tool} does not take `{}`", rest.join(" ")));
+        }
+        [unknown, ..] => return usage(&format!("unknown subcommand `{unknown}`")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(why: &str) -> ExitCode {
+    eprintln!("error: {why}; `cargo xtask help` lists what there is");
+    ExitCode::from(USAGE)
+}

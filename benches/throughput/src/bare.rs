@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
-use crate::Settings;
 use crate::checked::Runs;
+use crate::options::Settings;
 
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 pub(crate) fn drain(runtime: &Runtime, settings: Settings) -> Duration {

@@ -1,65 +1,88 @@
 //! Drains a million no-op jobs of 100 bytes through a whole worker on the memory engine, beside the limit of the runtime:
 //! a bare channel with one spawned task a job. Both check that every job ran exactly once.
 //!
-//! `cargo run --release -p throughput -- [--jobs N] [--repeats R] [--concurrency C] [--only NAME]`
+//! `cargo run --release -p throughput -- [--jobs N] [--repeats R] [--concurrency C] [--only NAME] [--json FILE]`
 
 mod bare;
 mod checked;
 mod memory;
+mod options;
+mod report;
 mod whole;
 
 use std::time::Duration;
 
-/// What to measure.
-#[derive(Clone, Copy)]
-struct Settings {
-    jobs: usize,
-    concurrency: usize,
-}
+use tokio::runtime::Runtime;
+
+use self::options::{Options, Settings};
+use self::report::{Conditions, Row};
+
+const LOCK: &str = include_str!("../../../Cargo.lock");
 
 fn main() {
-    let mut settings = Settings { jobs: 1_000_000, concurrency: 64 };
-    let (mut repeats, mut only) = (5, None);
-    let mut args = std::env::args().skip(1);
-    while let Some(flag) = args.next() {
-        let value = args.next().unwrap_or_default();
-        match flag.as_str() {
-            "--jobs" => settings.jobs = value.parse().expect("--jobs takes a number"),
-            "--repeats" => repeats = value.parse().expect("--repeats takes a number"),
-            "--concurrency" => settings.concurrency = value.parse().expect("--concurrency takes a number"),
-            "--only" => only = Some(value),
-            other => panic!("unknown flag {other}: use --jobs, --repeats, --concurrency, --only"),
-        }
-    }
+    let options = Options::from_args();
+    let settings = options.settings;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     println!(
-        "{} jobs, payload 100 bytes of JSON, concurrency {}, {cores} cores, {repeats} repeats, interleaved",
-        settings.jobs, settings.concurrency
+        "{} jobs, payload 100 bytes of JSON, concurrency {}, {cores} cores, {} repeats, interleaved",
+        settings.jobs, settings.concurrency, options.repeats
     );
-    if only.is_none() {
-        println!(
-            "memory per waiting job: {} bytes (resident)",
-            memory::per_waiting_job(&runtime, settings.jobs)
-        );
-    }
-    type Measure = fn(&tokio::runtime::Runtime, Settings) -> Duration;
-    let systems: [(&str, Measure); 3] =
-        [("bare", bare::drain), ("dispatch", whole::dispatch), ("windlass", whole::drain)];
-    let mut rates: Vec<(&str, Vec<f64>)> = systems.iter().map(|(name, _)| (*name, Vec::new())).collect();
-    for _ in 0..repeats {
-        for ((name, measure), (_, rates)) in systems.iter().zip(&mut rates) {
-            if only.as_deref().is_none_or(|only| only == *name) {
-                #[expect(clippy::cast_precision_loss, reason = "a million fits")]
-                rates.push(settings.jobs as f64 / measure(&runtime, settings).as_secs_f64());
+    let conditions = Conditions {
+        jobs: settings.jobs,
+        payload_bytes: 100,
+        codec: "json",
+        concurrency: Some(settings.concurrency),
+        execution: "worker",
+        cores,
+    };
+    let windlass = |name, workload, unit, exactly_once| Row {
+        name,
+        engine: "memory",
+        system: "windlass",
+        version: report::locked(LOCK, "windlass"),
+        workload,
+        settings: conditions.clone(),
+        unit,
+        samples: Vec::new(),
+        exactly_once,
+    };
+    let bare = Row {
+        system: "bare channel",
+        engine: "tokio",
+        version: report::locked(LOCK, "tokio"),
+        settings: Conditions {
+            codec: "none",
+            concurrency: None,
+            execution: "a task a job",
+            ..conditions.clone()
+        },
+        ..windlass("bare", "drain", "jobs/s", Some(true))
+    };
+    type Measure = fn(&Runtime, Settings) -> f64;
+    let systems: [(Row, Measure); 4] = [
+        (windlass("waiting job", "memory", "bytes", None), memory::per_waiting_job),
+        (bare, |runtime, settings| rate(settings, bare::drain(runtime, settings))),
+        (windlass("dispatch", "dispatch", "jobs/s", None), |runtime, settings| {
+            rate(settings, whole::dispatch(runtime, settings))
+        }),
+        (windlass("windlass", "drain", "jobs/s", Some(true)), |runtime, settings| {
+            rate(settings, whole::drain(runtime, settings))
+        }),
+    ];
+    let (mut rows, measures): (Vec<Row>, Vec<Measure>) = systems.into_iter().unzip();
+    for repeat in 0..options.repeats {
+        for (row, measure) in rows.iter_mut().zip(&measures) {
+            // What this process freed before would hide what a store takes: only the first fill shows it.
+            if options.wants(row.name) && (repeat == 0 || row.workload != "memory") {
+                row.samples.push(measure(&runtime, settings));
             }
         }
     }
-    for (name, mut rates) in rates {
-        rates.sort_by(f64::total_cmp);
-        if let (Some(least), Some(most)) = (rates.first(), rates.last()) {
-            let median = rates[rates.len() / 2];
-            println!("{name:<10} median {median:>10.0} jobs/s   min {least:>10.0}   max {most:>10.0}");
-        }
-    }
+    report::publish(&rows, options.json.as_deref()).expect("the file of records can be written");
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a million fits")]
+fn rate(settings: Settings, took: Duration) -> f64 {
+    settings.jobs as f64 / took.as_secs_f64()
 }

@@ -3,6 +3,7 @@
 use tokio::runtime::Runtime;
 use windlass::{MemoryBackend, Queue};
 
+use crate::options::Settings;
 use crate::whole;
 
 fn resident() -> usize {
@@ -11,11 +12,12 @@ fn resident() -> usize {
     pages.unwrap_or_default() * 4096
 }
 
-pub(crate) fn per_waiting_job(runtime: &Runtime, jobs: usize) -> usize {
+#[expect(clippy::cast_precision_loss, reason = "bytes of one process fit")]
+pub(crate) fn per_waiting_job(runtime: &Runtime, settings: Settings) -> f64 {
     runtime.block_on(async {
         let queue = Queue::new(MemoryBackend::new());
         let before = resident();
-        whole::fill(&queue, jobs).await;
-        (resident() - before) / jobs
+        whole::fill(&queue, settings.jobs).await;
+        resident().saturating_sub(before) as f64 / settings.jobs as f64
     })
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use windlass::prelude::*;
 
-use crate::Settings;
 use crate::checked::Runs;
+use crate::options::Settings;
 
 /// A payload of 100 bytes in JSON.
 #[derive(Serialize, Deserialize, Job)]
