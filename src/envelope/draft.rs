@@ -38,7 +38,7 @@ impl Envelope<Raw, Draft> {
         body.min_reader = J::MIN_READER;
         body.priority = J::PRIORITY;
         body.max_attempts = J::MAX_ATTEMPTS;
-        body.timeout = J::TIMEOUT;
+        body.timeout = J::TIMEOUT.into();
         let tags = job.tags();
         if !tags.is_empty() {
             body.extras_mut().tags = tags;
@@ -113,7 +113,7 @@ impl<J> Envelope<J, Draft> {
 
     /// Limits each attempt.
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
-        self.change().timeout = timeout;
+        self.change().timeout = timeout.into();
     }
 
     /// Makes it unique among its kind in its named queue.

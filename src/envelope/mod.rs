@@ -122,7 +122,7 @@ impl<J, S: State> Envelope<J, S> {
 
     /// The limit of one attempt.
     pub fn timeout(&self) -> Option<Duration> {
-        self.body.timeout
+        self.body.timeout.get()
     }
 
     /// Its tags.

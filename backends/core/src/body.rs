@@ -187,6 +187,41 @@ pub struct Extras {
     pub deadline: Option<Due>,
 }
 
+/// How long one attempt may take, in whole milliseconds, or as long as it likes. Four bytes, since every waiting job has one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TimeLimit(u32);
+
+impl TimeLimit {
+    /// As long as it likes.
+    pub const NONE: Self = Self(u32::MAX);
+
+    /// The limit; `None` for as long as it likes.
+    #[must_use]
+    pub fn get(self) -> Option<Duration> {
+        (self != Self::NONE).then(|| Duration::from_millis(u64::from(self.0)))
+    }
+}
+
+impl From<Duration> for TimeLimit {
+    /// A part of a millisecond counts as a whole one; what is beyond 49 days becomes that, and is refused when it is pushed.
+    fn from(limit: Duration) -> Self {
+        let millis = limit.as_nanos().div_ceil(1_000_000).min(u128::from(u32::MAX - 1));
+        Self(u32::try_from(millis).unwrap_or(u32::MAX - 1))
+    }
+}
+
+impl From<Option<Duration>> for TimeLimit {
+    fn from(limit: Option<Duration>) -> Self {
+        limit.map_or(Self::NONE, Self::from)
+    }
+}
+
+impl fmt::Debug for TimeLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
 /// What a job is: written once, never changed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Body {
@@ -198,8 +233,8 @@ pub struct Body {
     pub kind: Kind,
     /// The encoded payload, at most 1 MiB. Opaque here.
     pub payload: Box<[u8]>,
-    /// The limit of one attempt; none when `None`.
-    pub timeout: Option<Duration>,
+    /// The limit of one attempt.
+    pub timeout: TimeLimit,
     /// The rest, when there is any.
     pub extras: Option<Box<Extras>>,
     /// How many attempts it has, 1 or more.
@@ -223,7 +258,7 @@ impl Body {
             queue,
             kind,
             payload: payload.into(),
-            timeout: None,
+            timeout: TimeLimit::NONE,
             extras: None,
             max_attempts: 1,
             version: 1,
@@ -289,7 +324,7 @@ impl Body {
                 self.min_reader, self.version
             )));
         }
-        if let Some(timeout) = self.timeout
+        if let Some(timeout) = self.timeout.get()
             && (timeout.is_zero() || timeout > TIMEOUT_MAX)
         {
             return Err(Error::invalid(format!(
@@ -490,9 +525,19 @@ mod tests {
         assert!(attempts.contains("max_attempts 0 is out of range: use 1 to 10000"), "{attempts}");
         assert!(refused(&job(|body| body.max_attempts = u16::MAX)).contains("65535"));
         for timeout in [Duration::ZERO, TIMEOUT_MAX + Duration::from_nanos(1), Duration::MAX] {
-            assert!(refused(&job(|body| body.timeout = Some(timeout))).contains("timeout of"));
+            assert!(refused(&job(|body| body.timeout = timeout.into())).contains("timeout of"));
         }
         assert!(refused(&job(|body| body.min_reader = 2)).contains("min_reader 2 is newer than version 1"));
+    }
+
+    #[test]
+    fn a_time_limit_keeps_milliseconds_and_rounds_up() {
+        assert_eq!(TimeLimit::from(None).get(), None);
+        assert_eq!(TimeLimit::from(Duration::from_secs(30)).get(), Some(Duration::from_secs(30)));
+        assert_eq!(TimeLimit::from(Duration::from_nanos(1)).get(), Some(Duration::from_millis(1)));
+        assert_eq!(TimeLimit::from(TIMEOUT_MAX).get(), Some(TIMEOUT_MAX));
+        assert_ne!(TimeLimit::from(Duration::MAX), TimeLimit::NONE);
+        assert_eq!(format!("{:?} {:?}", TimeLimit::NONE, TimeLimit::from(Duration::ZERO)), "None Some(0ns)");
     }
 
     #[test]

@@ -33,7 +33,8 @@ mod wait;
 
 pub use backend::{Backend, Capabilities};
 pub use body::{
-    Body, ConcurrencyLimit, Due, Extras, NewJob, OnConflict, ParentFailure, Priority, Pushed, Unique, Until,
+    Body, ConcurrencyLimit, Due, Extras, NewJob, OnConflict, ParentFailure, Priority, Pushed, TimeLimit,
+    Unique, Until,
 };
 pub use capability::{Connect, Migrate, Migration, Transactional};
 pub use claim::{Claim, Claimed, ClaimedJob, Kinds};

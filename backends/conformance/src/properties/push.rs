@@ -11,7 +11,7 @@ pub async fn a_job_is_stored_as_it_was_pushed<E: Env>(w: &mut World<E>) {
     let job = draft()
         .with(|body| {
             body.payload = (0..=255).collect();
-            body.timeout = Some(secs(90));
+            body.timeout = secs(90).into();
             (body.version, body.min_reader, body.codec) = (7, 1, 3);
             (body.max_attempts, body.priority) = (25, Priority::HIGH);
             let extras = body.extras_mut();
@@ -134,7 +134,7 @@ pub async fn an_empty_payload_and_the_widest_numbers_survive<E: Env>(w: &mut Wor
         .with(|body| {
             body.payload = Box::default();
             (body.max_attempts, body.codec) = (windlass_core::limits::ATTEMPTS_MAX, u8::MAX);
-            body.timeout = Some(windlass_core::limits::TIMEOUT_MAX);
+            body.timeout = windlass_core::limits::TIMEOUT_MAX.into();
         })
         .limit("k", u32::MAX)
         .build();
