@@ -63,7 +63,7 @@ impl Ruled {
 }
 
 /// Verdicts that are worth a call of their own while the runners have enough to do.
-const FLUSH_AT: usize = 500;
+const FLUSH_AT: usize = 128;
 
 #[derive(Default)]
 pub(crate) struct Hand {
