@@ -1,0 +1,96 @@
+//! Jobs claimed ahead: held, not started, and still everybody's.
+
+use std::time::Duration;
+
+use windlass::core::{At, Backend as _, Claim, Kind, Nonce, QueueName, SessionId, Sweep};
+use windlass::prelude::*;
+use windlass::{Dispatched, StateKind};
+
+use super::engine::Far;
+use super::support::*;
+
+/// A worker with one slot, busy with a job called "holds", which has claimed the given jobs ahead.
+async fn holding(
+    world: &World,
+    holds: Duration,
+    ahead: impl IntoIterator<Item = Act>,
+) -> (Working, Dispatched<Act>, Vec<Dispatched<Act>>) {
+    let (far, worker) = world.far();
+    far.claims_take(milliseconds(20));
+    far.settles_take(milliseconds(20));
+    // Short jobs first, and an engine that is far away: it is worth looking ahead.
+    world.queue.dispatch_all((0..50).map(|n| finish(&format!("short {n}")))).await.unwrap();
+    let working = start(short_of(worker));
+    world.pass(seconds(2)).await;
+    assert_eq!(world.journal.lines().len(), 50);
+    let holds = world.dispatch(act("holds", Do::SleepDeaf(holds))).await;
+    let mut jobs = Vec::new();
+    for job in ahead {
+        jobs.push(world.dispatch(job).await);
+    }
+    world.pass(milliseconds(400)).await;
+    for job in &jobs {
+        assert_eq!(world.state(job).await, StateKind::Running, "it is claimed");
+    }
+    assert_eq!(world.journal.lines().last().unwrap(), "holds", "and not started");
+    (working, holds, jobs)
+}
+
+fn short_of(worker: Worker<Far>) -> Worker<Far> {
+    worker.concurrency(1).shutdown_deadline(seconds(1))
+}
+
+fn names(count: usize) -> Vec<Act> {
+    (0..count).map(|n| finish(&format!("ahead {n}"))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_are_handed_back_at_the_shutdown_uncounted_and_in_order() {
+    let world = World::new();
+    let (working, _, ahead) = holding(&world, hours(1), names(5)).await;
+    let stopped = working.signal();
+    world.pass(seconds(3)).await;
+    stopped.await.unwrap().unwrap();
+    for job in &ahead {
+        let recorded = world.find(job).await;
+        let history = recorded.history();
+        assert_eq!(
+            (recorded.state(), history.attempts, history.lost_leases, history.epoch),
+            (StateKind::Ready, 0, 0, 1)
+        );
+    }
+    world.worker().concurrency(1).at_most_jobs(6).run().await.unwrap();
+    let lines = world.journal.lines();
+    let again = &lines[lines.len() - 7..];
+    assert_eq!(again, ["holds", "holds woke", "ahead 0", "ahead 1", "ahead 2", "ahead 3", "ahead 4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_keep_their_leases_for_as_long_as_they_wait() {
+    let world = World::new();
+    let (working, _, ahead) = holding(&world, minutes(3), names(3)).await;
+    let other = start(world.worker().concurrency(4));
+    world.pass(minutes(4)).await;
+    for job in &ahead {
+        let recorded = world.find(job).await;
+        assert_eq!((recorded.state(), recorded.history().epoch), (StateKind::Completed, 1));
+    }
+    working.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_death_of_their_worker_counts_no_lost_lease_for_them() {
+    let world = World::new();
+    let (working, holds, ahead) = holding(&world, hours(1), names(3)).await;
+    // Long enough for a beat to name them.
+    world.pass(seconds(15)).await;
+    working.kill().await;
+    world.pass(seconds(31)).await;
+    world.queue.backend().sweep(&Sweep::default(), At::Instant(world.clock.now())).await.unwrap();
+    assert_eq!(world.find(&holds).await.history().lost_leases, 1);
+    for job in &ahead {
+        let recorded = world.find(job).await;
+        assert_eq!((recorded.state(), recorded.history().lost_leases), (StateKind::Ready, 0));
+    }
+}
