@@ -187,6 +187,12 @@ impl Hand {
         self.ruled.prepend(again);
     }
 
+    /// Takes back verdicts whose settle was given up before its answer came.
+    pub(crate) fn settle_again(&mut self) {
+        let again = Arc::unwrap_or_clone(std::mem::take(&mut self.settling));
+        self.ruled.prepend(again);
+    }
+
     /// Hands back what was not started.
     pub(crate) fn release_waiting(&mut self) {
         for job in self.waiting.drain(..) {

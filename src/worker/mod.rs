@@ -158,13 +158,13 @@ impl<B: Engine> Worker<B> {
         self
     }
 
-    /// Stops after so many jobs were started.
+    /// Stops after so many jobs were started, when they have ended.
     pub fn at_most_jobs(mut self, jobs: u64) -> Self {
         self.settings.at_most_jobs = Some(jobs);
         self
     }
 
-    /// Stops claiming after so long.
+    /// Stops claiming after so long, and when what runs then has ended.
     pub fn at_most_time(mut self, time: Duration) -> Self {
         self.settings.at_most_time = Some(time);
         self

@@ -8,6 +8,51 @@ use super::engine::FOR_EVER;
 use super::support::*;
 
 #[tokio::test(start_paused = true)]
+async fn a_verdict_that_is_on_its_way_at_the_shutdown_is_waited_for() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    far.settles_take(milliseconds(600));
+    let job = world.dispatch(finish("job")).await;
+    let working = start(worker.shutdown_deadline(seconds(10)));
+    world.pass(milliseconds(100)).await;
+    let stopped = working.signal();
+    world.pass(seconds(12)).await;
+    let report = stopped.await.unwrap().unwrap();
+    assert_eq!((report.started, report.completed, report.lost, report.released), (1, 1, 0, 0));
+    let recorded = world.find(&job).await;
+    assert_eq!((recorded.state(), recorded.history().attempts), (StateKind::Completed, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_takes_no_longer_than_the_call_that_is_under_way() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    far.settles_take(milliseconds(600));
+    world.dispatch(finish("job")).await;
+    let working = start(worker.shutdown_deadline(seconds(10)));
+    world.pass(milliseconds(100)).await;
+    let stopped = working.signal();
+    world.pass(seconds(1)).await;
+    assert!(stopped.is_finished(), "nothing is left to wait for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_of_a_claim_that_is_on_its_way_at_the_shutdown_are_handed_back() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    far.claims_take(milliseconds(600));
+    let job = world.dispatch(finish("job")).await;
+    let working = start(worker);
+    world.pass(milliseconds(100)).await;
+    let stopped = working.signal();
+    world.pass(seconds(2)).await;
+    stopped.await.unwrap().unwrap();
+    let recorded = world.find(&job).await;
+    assert_eq!((recorded.state(), recorded.history().lost_leases), (StateKind::Ready, 0));
+    assert!(world.journal.lines().is_empty(), "it was told to stop before the job came");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_engine_does_not_keep_a_worker_from_stopping() {
     let world = World::new();
     let (far, worker) = world.far();
@@ -33,5 +78,20 @@ async fn a_verdict_that_waits_for_a_failing_engine_does_not_outwait_the_shutdown
     world.pass(seconds(22)).await;
     let report = stopped.await.unwrap().unwrap();
     assert_eq!((report.completed, report.lost), (1, 0));
+    assert_eq!(world.state(&job).await, StateKind::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_is_settled_although_the_deadline_of_the_shutdown_is_over() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    far.settles_take(milliseconds(100));
+    let job = world.dispatch(act("job", Do::SleepDeaf(seconds(1)))).await;
+    let working = start(worker.shutdown_deadline(milliseconds(950)));
+    world.pass(milliseconds(100)).await;
+    // It ends as the deadline does, with nothing else running then.
+    let stopped = working.signal();
+    world.pass(seconds(2)).await;
+    stopped.await.unwrap().unwrap();
     assert_eq!(world.state(&job).await, StateKind::Completed);
 }
