@@ -430,8 +430,11 @@ impl<B: Engine> Drive<'_, B> {
         // A safety net: whatever this session still holds in the engine is handed back now, not at the end of its lease.
         // What still runs (a handler that blocks its thread) is cut off from its lease, and fenced.
         let queue = &self.shared.queue;
-        let hand_back = queue.backend().hand_back(self.shared.session, None, queue.at());
-        if !matches!(tokio::time::timeout(Duration::from_millis(200), hand_back).await, Ok(Ok(_))) {
+        let hand_back = async {
+            while queue.backend().hand_back(self.shared.session, None, queue.at()).await? == BATCH_MAX {}
+            Ok::<_, Error>(())
+        };
+        if !matches!(tokio::time::timeout(Duration::from_millis(200), hand_back).await, Ok(Ok(()))) {
             tracing::warn!("could not hand back the leases at the end; they will lapse");
         }
     }
