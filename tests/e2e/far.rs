@@ -95,3 +95,21 @@ async fn a_verdict_is_settled_although_the_deadline_of_the_shutdown_is_over() {
     stopped.await.unwrap().unwrap();
     assert_eq!(world.state(&job).await, StateKind::Completed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn handlers_are_stopped_in_time_although_the_engine_does_not_answer_the_beats() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    far.extends_take(FOR_EVER);
+    world.dispatch(act("polite", Do::Sleep(hours(1)))).await;
+    world.dispatch(act("deaf", Do::SleepDeaf(hours(1)))).await;
+    let working = start(worker.sweep_every(hours(1)));
+    world.pass(milliseconds(26_500)).await;
+    assert_eq!(world.journal.lines(), ["polite", "deaf"]);
+    world.pass(milliseconds(1_500)).await;
+    assert_eq!(world.journal.count("polite told to stop: Some(LeaseLost)"), 1, "told at 27 s");
+    assert_eq!(world.journal.count("deaf dropped"), 0);
+    world.pass(milliseconds(2_500)).await;
+    assert_eq!(world.journal.count("deaf dropped"), 1, "dropped at 30 s");
+    working.kill().await;
+}
