@@ -63,7 +63,11 @@ async fn beat<B: Engine>(shared: &Shared<B>) -> Result<()> {
                 .effect_unknown()
         })??;
         let answers: Vec<(Held, Kept)> = held.iter().cloned().zip(kept).collect();
-        shared.hand().heard(&answers, asked + lease, shared.settings.cancel_grace);
+        let mut hand = shared.hand();
+        hand.heard(&answers, asked + lease, shared.settings.cancel_grace);
+        if hand.has_verdicts() {
+            shared.bell.notify_one();
+        }
     }
     Ok(())
 }

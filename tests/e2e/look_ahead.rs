@@ -94,3 +94,17 @@ async fn the_death_of_their_worker_counts_no_lost_lease_for_them() {
         assert_eq!((recorded.state(), recorded.history().lost_leases), (StateKind::Ready, 0));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_cancelled_never_starts() {
+    let world = World::new();
+    let (working, _, ahead) = holding(&world, seconds(20), names(5)).await;
+    world.queue.cancel(ahead[2].job_ref(), "not needed").await.unwrap();
+    world.pass(seconds(1)).await;
+    assert_eq!(world.state(&ahead[2]).await, StateKind::Cancelled, "at once, not when its turn comes");
+    world.pass(seconds(25)).await;
+    assert_eq!(world.journal.count("ahead 2"), 0);
+    assert_eq!(world.journal.count("ahead 3"), 1);
+    let report = working.stop().await;
+    assert_eq!((report.cancelled, report.completed, report.released), (1, 55, 0));
+}
