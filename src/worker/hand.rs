@@ -102,11 +102,18 @@ impl Hand {
         start
     }
 
-    /// The next job for a runner; `None` retires it.
-    pub(crate) fn next(&mut self) -> Option<Given> {
-        let Some(Claimed { envelope, fenced_at }) = self.waiting.pop_front() else {
-            self.runners -= 1;
-            return None;
+    /// The next job for a runner whose lease lasts beyond `until`; `None` retires the runner. One that was so long under
+    /// way that its lease is over is handed back: if the engine still knows the lease, that is quicker than to let it end.
+    pub(crate) fn next(&mut self, until: Instant) -> Option<Given> {
+        let Claimed { envelope, fenced_at } = loop {
+            let Some(job) = self.waiting.pop_front() else {
+                self.runners -= 1;
+                return None;
+            };
+            if job.fenced_at > until {
+                break job;
+            }
+            self.release(job);
         };
         let control = Arc::new(Control::default());
         let run = Run {

@@ -113,3 +113,15 @@ async fn handlers_are_stopped_in_time_although_the_engine_does_not_answer_the_be
     assert_eq!(world.journal.count("deaf dropped"), 1, "dropped at 30 s");
     working.kill().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_lease_ended_before_its_claim_was_answered_is_not_started() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    far.claims_take(seconds(4));
+    world.dispatch(finish("job")).await;
+    let working = start(worker.lease(seconds(1)).sweep_every(hours(1)));
+    world.pass(milliseconds(4_500)).await;
+    assert!(world.journal.lines().is_empty(), "another worker may run it");
+    working.kill().await;
+}
