@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use windlass_core::limits::{DELAY_MAX, TEXT_MAX_BYTES, clip};
-use windlass_core::{DeadReason, Failure, NewJob, Verdict};
+use windlass_core::{DeadReason, Failure, NewJob, Ruling, Verdict};
 
 use crate::any::AnyBackend;
 use crate::codec::panic_text;
@@ -62,6 +62,24 @@ impl Executor {
 
     /// Runs one job to its verdict. Dropping the future drops the handler's and settles nothing.
     pub(crate) async fn run(&self, envelope: Envelope<Raw, Running>, control: Arc<Control>) -> Finished {
+        let (lease, attempt) = (envelope.state().lease().clone(), envelope.state().attempt());
+        let last = attempt >= envelope.max_attempts();
+        // The job's own code also runs outside of its handler: as the handler's future is dropped, in the text of an
+        // error, in a policy of its own. A panic there must not cost the runner, nor leave the job Running for ever.
+        let run = AssertUnwindSafe(self.run_unguarded(envelope, control)).catch_unwind();
+        run.await.unwrap_or_else(|panic| {
+            let text = panic_text(&*panic);
+            let error = Failure::panic(&text);
+            let (ran, ruling) = match Retry::DEFAULT.after(attempt, &self.entropy) {
+                Some(after) if !last => (Ran::Retried, Ruling::Retry { after, error }),
+                _ => (Ran::Buried, Ruling::Bury { error, reason: DeadReason::AttemptsExhausted }),
+            };
+            let verdict = Some(Verdict::new(lease, ruling));
+            Finished { ran, verdict, failure: Some((FailureCause::Panic, text)) }
+        })
+    }
+
+    async fn run_unguarded(&self, envelope: Envelope<Raw, Running>, control: Arc<Control>) -> Finished {
         let Some(runner) = self.jobs.runner(envelope.kind()) else {
             // A claim names its kinds, so an engine that hands out others is at fault; somebody else can run it.
             tracing::error!(job = %envelope.job_ref(), kind = %envelope.kind(), "claimed a job of an unknown kind; released");
