@@ -117,11 +117,12 @@ impl Executor {
                 ok(Ran::Cancelled, envelope.cancel(clip(&reason, TEXT_MAX_BYTES)), then)
             }
             Ok(Ending::Settled(_)) => {
-                // If the transaction committed, the fence refuses this; if it was rolled back, the job runs again.
-                let after = retry.after(envelope.state().attempt(), &self.entropy).unwrap_or_default();
+                // If the transaction committed, the fence refuses this; if it was rolled back, the attempt has failed.
                 let error =
                     Failure::new("the handler said it settled in a transaction, but that did not commit");
-                ok(Ran::Settled, envelope.retry(after, error), Vec::new())
+                let after = retry.after(envelope.state().attempt(), &self.entropy);
+                let (_, verdict) = again_or_dead(envelope, after, error, DeadReason::AttemptsExhausted);
+                ok(Ran::Settled, verdict, Vec::new())
             }
             Ok(Ending::Failed(error)) => self.judge_failure(envelope, &error, retry),
             Err(Stop::LeaseLost) => Finished { ran: Ran::Abandoned, verdict: None, failure: None },
@@ -154,20 +155,28 @@ impl Executor {
             Decision::RetryAfter(after) => Some((*after).min(DELAY_MAX)),
             Decision::Policy => retry.after(attempt, &self.entropy),
         };
-        let (ran, verdict) = match after {
-            Some(after) if attempt < envelope.max_attempts() => {
-                (Ran::Retried, envelope.retry(after, failure))
-            }
-            _ => {
-                let reason = match (&error.decision, error.cause) {
-                    (Decision::Bury, FailureCause::Codec) => DeadReason::Undecodable,
-                    (Decision::Bury, _) => DeadReason::Buried,
-                    _ => DeadReason::AttemptsExhausted,
-                };
-                (Ran::Buried, envelope.bury(failure, reason))
-            }
+        let reason = match (&error.decision, error.cause) {
+            (Decision::Bury, FailureCause::Codec) => DeadReason::Undecodable,
+            (Decision::Bury, _) => DeadReason::Buried,
+            _ => DeadReason::AttemptsExhausted,
         };
+        let (ran, verdict) = again_or_dead(envelope, after, failure, reason);
         Finished { ran, verdict: Some(verdict), failure: Some((error.cause, text)) }
+    }
+}
+
+/// What a failed attempt leads to: a back-off when there is one and attempts are left.
+fn again_or_dead(
+    envelope: Envelope<Raw, Running>,
+    after: Option<Duration>,
+    error: Failure,
+    reason: DeadReason,
+) -> (Ran, Verdict) {
+    match after {
+        Some(after) if envelope.state().attempt() < envelope.max_attempts() => {
+            (Ran::Retried, envelope.retry(after, error))
+        }
+        _ => (Ran::Buried, envelope.bury(error, reason)),
     }
 }
 
