@@ -22,6 +22,9 @@ use crate::queue::Queue;
 use crate::registry::Jobs;
 use crate::retry::Retry;
 
+/// How long the end of a run waits for its last log lines to be taken.
+const NOTES_MOST: Duration = Duration::from_secs(5);
+
 /// What a run came to, for counting. The verdict says what is to be stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ran {
@@ -96,8 +99,17 @@ impl Executor {
             let run = AssertUnwindSafe(next.run(&mut cx)).catch_unwind();
             guarded(run, limit, &control).await
         };
-        if let Err(error) = cx.flush_notes().await {
-            tracing::warn!(job = %cx.job_ref(), %error, "could not record the job's log");
+        if cx.has_notes() {
+            // Nobody's slot is held up for what is for people to read.
+            match tokio::time::timeout(NOTES_MOST, cx.flush_notes()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(job = %cx.job_ref(), %error, "could not record the job's log");
+                }
+                Err(_) => {
+                    tracing::warn!(job = %cx.job_ref(), "the engine did not take the job's log in time")
+                }
+            }
         }
         self.judge(cx, ending, retry)
     }

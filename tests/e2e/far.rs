@@ -125,3 +125,17 @@ async fn a_job_whose_lease_ended_before_its_claim_was_answered_is_not_started() 
     assert!(world.journal.lines().is_empty(), "another worker may run it");
     working.kill().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_ends_although_its_last_notes_are_not_taken() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    far.notes_take(FOR_EVER);
+    let talker = world.dispatch(act("talker", Do::Log(1))).await;
+    let next = world.dispatch(finish("next")).await;
+    let working = start(worker.concurrency(1));
+    world.pass(seconds(15)).await;
+    assert_eq!(world.state(&talker).await, StateKind::Completed);
+    assert_eq!(world.state(&next).await, StateKind::Completed);
+    working.stop().await;
+}
