@@ -198,7 +198,9 @@ struct TooLate;
 /// How long the attempt may take: its timeout, or what is left until its deadline.
 fn time_limit(envelope: &Envelope<Raw, Running>) -> Result<Option<Duration>, TooLate> {
     let Some(deadline) = envelope.state().deadline() else { return Ok(envelope.timeout()) };
-    let left = deadline.since(envelope.state().claimed_at());
+    // It may have waited here for a slot; in whole milliseconds, as the engine counts.
+    let waited = u64::try_from(envelope.state().arrived.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let left = deadline.since(envelope.state().claimed_at()).saturating_sub(Duration::from_millis(waited));
     if left.is_zero() {
         return Err(TooLate);
     }

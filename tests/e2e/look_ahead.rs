@@ -108,3 +108,16 @@ async fn one_that_is_cancelled_never_starts() {
     let report = working.stop().await;
     assert_eq!((report.cancelled, report.completed, report.released), (1, 55, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_deadline_passes_while_it_waits_is_not_started() {
+    let world = World::new();
+    let (working, _, _) = holding(&world, seconds(20), names(1)).await;
+    let late = world.queue.dispatch(finish("late")).deadline(seconds(5)).await.unwrap();
+    let soon = world.queue.dispatch(finish("soon")).deadline(seconds(60)).await.unwrap();
+    world.pass(seconds(25)).await;
+    assert_eq!(world.state(&late).await, StateKind::Cancelled);
+    assert_eq!(world.state(&soon).await, StateKind::Completed);
+    assert_eq!(world.journal.count("late"), 0);
+    working.stop().await;
+}
