@@ -29,6 +29,9 @@ use crate::executor::{Executor, Ran};
 use crate::queue::Queue;
 use crate::registry::Jobs;
 
+/// How long a worker may be ahead all the time before it lets its slots run free once.
+const SUSPECTS_EVERY: Duration = Duration::from_secs(1);
+
 /// What the tasks of a worker share.
 pub(crate) struct Shared<B: Engine> {
     pub(crate) queue: Queue<B>,
@@ -149,6 +152,7 @@ pub(crate) async fn run<B: Engine>(
         empty: false,
         failures: 0,
         begun: Instant::now(),
+        claimed_free: Instant::now(),
         unknown_claims: Vec::new(),
     };
     {
@@ -179,6 +183,8 @@ struct Drive<'a, B: Engine> {
     /// Calls in a row that failed.
     failures: u32,
     begun: Instant,
+    /// When a claim with free slots was last made: only such a claim may bring a suspect.
+    claimed_free: Instant,
     /// Claims whose answer was lost: what they took is to be handed back.
     unknown_claims: Vec<Nonce>,
 }
@@ -258,6 +264,10 @@ impl<B: Engine> Drive<'_, B> {
         if free == 0 && ahead <= target / 2 {
             ahead = 0;
         }
+        // A suspect is never taken ahead. Now and then let the slots run free, or one would wait until all else is done.
+        if free == 0 && self.claimed_free.elapsed() > SUSPECTS_EVERY {
+            ahead = 0;
+        }
         Slots { free, ahead, suspects: !hand.has_suspect() }
     }
 
@@ -320,6 +330,9 @@ impl<B: Engine> Drive<'_, B> {
     }
 
     fn claim(&mut self, slots: Slots) -> Claim {
+        if slots.free > 0 {
+            self.claimed_free = Instant::now();
+        }
         Claim {
             session: self.shared.session,
             nonce: self.shared.queue.entropy().nonce(),

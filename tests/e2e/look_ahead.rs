@@ -121,3 +121,35 @@ async fn one_whose_deadline_passes_while_it_waits_is_not_started() {
     assert_eq!(world.journal.count("late"), 0);
     working.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_lost_its_lease_gets_its_turn_although_the_worker_is_always_ahead() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    far.claims_take(milliseconds(20));
+    far.settles_take(milliseconds(20));
+    let brief = |n: usize| act(&n.to_string(), Do::SleepDeaf(milliseconds(5)));
+    world.queue.dispatch_all((0..4_000).map(brief)).await.unwrap();
+    let working = start(worker.concurrency(1).sweep_every(milliseconds(200)));
+    world.pass(seconds(1)).await;
+    // Somebody else takes a job and dies.
+    let claim = Claim {
+        session: SessionId::random(),
+        nonce: Nonce::random(),
+        queues: vec![QueueName::from_static("default")],
+        kinds: [(Kind::from_static("act"), 1)].into_iter().collect(),
+        limit: 1,
+        ahead: 0,
+        suspects: false,
+        lease: seconds(1),
+    };
+    let claimed = world.queue.backend().claim(&claim, At::Instant(world.clock.now())).await.unwrap();
+    let victim = claimed.jobs[0].lease.job.clone();
+    world.pass(seconds(5)).await;
+    let recorded = world.queue.get(&victim).await.unwrap().unwrap();
+    assert_eq!(recorded.history().lost_leases, 1);
+    assert_eq!(recorded.state(), StateKind::Completed);
+    let counts = world.queue.queues().await.unwrap()[0].counts;
+    assert!(counts.get(StateKind::Ready) > 1_000, "the others have not run out");
+    working.kill().await;
+}
