@@ -127,6 +127,31 @@ async fn a_job_whose_lease_ended_before_its_claim_was_answered_is_not_started() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_polls_although_a_wait_is_never_answered() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    far.waits_take(FOR_EVER);
+    let working = start(worker);
+    world.pass(seconds(1)).await;
+    world.dispatch(finish("job")).await;
+    world.pass(seconds(5)).await;
+    assert_eq!(world.journal.lines(), ["job"]);
+    working.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_failed_is_tried_again_soon_however_rarely_it_polls() {
+    let world = World::new();
+    world.queue.backend().faults().fail_next(Verb::Wait, 3);
+    let working = start(world.worker().poll(hours(1)));
+    world.pass(seconds(1)).await;
+    world.dispatch(finish("job")).await;
+    world.pass(seconds(5)).await;
+    assert_eq!(world.journal.lines(), ["job"]);
+    working.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_ends_although_its_last_notes_are_not_taken() {
     let world = World::new();
     let (far, worker) = world.far();
