@@ -29,6 +29,10 @@ pub(crate) async fn sweep<B: Engine>(shared: Arc<Shared<B>>) {
                         "jobs lost their lease too often and are dead as poison"
                     );
                 }
+                if swept.reclaimed + swept.promoted > 0 {
+                    // Suspects wake nobody: a worker that has one in hand would be woken for nothing.
+                    shared.look_again();
+                }
                 if swept.more {
                     tokio::task::yield_now().await;
                     continue;
