@@ -245,6 +245,10 @@ impl Context {
         self.note.get_or_insert_with(|| Note::new(lease.clone()))
     }
 
+    pub(crate) fn has_notes(&self) -> bool {
+        self.note.is_some()
+    }
+
     pub(crate) async fn flush_notes(&mut self) -> Result<()> {
         let Some(note) = self.note.take() else { return Ok(()) };
         let taken = self.queue.backend().annotate(&[note], self.queue.at()).await?;

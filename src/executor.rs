@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use windlass_core::limits::{DELAY_MAX, TEXT_MAX_BYTES, clip};
-use windlass_core::{DeadReason, Failure, NewJob, Verdict};
+use windlass_core::{DeadReason, Failure, NewJob, Ruling, Verdict};
 
 use crate::any::AnyBackend;
 use crate::codec::panic_text;
@@ -21,6 +21,9 @@ use crate::middleware::{Ending, Next};
 use crate::queue::Queue;
 use crate::registry::Jobs;
 use crate::retry::Retry;
+
+/// How long the end of a run waits for its last log lines to be taken.
+const NOTES_MOST: Duration = Duration::from_secs(5);
 
 /// What a run came to, for counting. The verdict says what is to be stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +65,24 @@ impl Executor {
 
     /// Runs one job to its verdict. Dropping the future drops the handler's and settles nothing.
     pub(crate) async fn run(&self, envelope: Envelope<Raw, Running>, control: Arc<Control>) -> Finished {
+        let (lease, attempt) = (envelope.state().lease().clone(), envelope.state().attempt());
+        let last = attempt >= envelope.max_attempts();
+        // The job's own code also runs outside of its handler: as the handler's future is dropped, in the text of an
+        // error, in a policy of its own. A panic there must not cost the runner, nor leave the job Running for ever.
+        let run = AssertUnwindSafe(self.run_unguarded(envelope, control)).catch_unwind();
+        run.await.unwrap_or_else(|panic| {
+            let text = panic_text(&*panic);
+            let error = Failure::panic(&text);
+            let (ran, ruling) = match Retry::DEFAULT.after(attempt, &self.entropy) {
+                Some(after) if !last => (Ran::Retried, Ruling::Retry { after, error }),
+                _ => (Ran::Buried, Ruling::Bury { error, reason: DeadReason::AttemptsExhausted }),
+            };
+            let verdict = Some(Verdict::new(lease, ruling));
+            Finished { ran, verdict, failure: Some((FailureCause::Panic, text)) }
+        })
+    }
+
+    async fn run_unguarded(&self, envelope: Envelope<Raw, Running>, control: Arc<Control>) -> Finished {
         let Some(runner) = self.jobs.runner(envelope.kind()) else {
             // A claim names its kinds, so an engine that hands out others is at fault; somebody else can run it.
             tracing::error!(job = %envelope.job_ref(), kind = %envelope.kind(), "claimed a job of an unknown kind; released");
@@ -78,8 +99,17 @@ impl Executor {
             let run = AssertUnwindSafe(next.run(&mut cx)).catch_unwind();
             guarded(run, limit, &control).await
         };
-        if let Err(error) = cx.flush_notes().await {
-            tracing::warn!(job = %cx.job_ref(), %error, "could not record the job's log");
+        if cx.has_notes() {
+            // Nobody's slot is held up for what is for people to read.
+            match tokio::time::timeout(NOTES_MOST, cx.flush_notes()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(job = %cx.job_ref(), %error, "could not record the job's log");
+                }
+                Err(_) => {
+                    tracing::warn!(job = %cx.job_ref(), "the engine did not take the job's log in time")
+                }
+            }
         }
         self.judge(cx, ending, retry)
     }
@@ -99,11 +129,12 @@ impl Executor {
                 ok(Ran::Cancelled, envelope.cancel(clip(&reason, TEXT_MAX_BYTES)), then)
             }
             Ok(Ending::Settled(_)) => {
-                // If the transaction committed, the fence refuses this; if it was rolled back, the job runs again.
-                let after = retry.after(envelope.state().attempt(), &self.entropy).unwrap_or_default();
+                // If the transaction committed, the fence refuses this; if it was rolled back, the attempt has failed.
                 let error =
                     Failure::new("the handler said it settled in a transaction, but that did not commit");
-                ok(Ran::Settled, envelope.retry(after, error), Vec::new())
+                let after = retry.after(envelope.state().attempt(), &self.entropy);
+                let (_, verdict) = again_or_dead(envelope, after, error, DeadReason::AttemptsExhausted);
+                ok(Ran::Settled, verdict, Vec::new())
             }
             Ok(Ending::Failed(error)) => self.judge_failure(envelope, &error, retry),
             Err(Stop::LeaseLost) => Finished { ran: Ran::Abandoned, verdict: None, failure: None },
@@ -136,20 +167,28 @@ impl Executor {
             Decision::RetryAfter(after) => Some((*after).min(DELAY_MAX)),
             Decision::Policy => retry.after(attempt, &self.entropy),
         };
-        let (ran, verdict) = match after {
-            Some(after) if attempt < envelope.max_attempts() => {
-                (Ran::Retried, envelope.retry(after, failure))
-            }
-            _ => {
-                let reason = match (&error.decision, error.cause) {
-                    (Decision::Bury, FailureCause::Codec) => DeadReason::Undecodable,
-                    (Decision::Bury, _) => DeadReason::Buried,
-                    _ => DeadReason::AttemptsExhausted,
-                };
-                (Ran::Buried, envelope.bury(failure, reason))
-            }
+        let reason = match (&error.decision, error.cause) {
+            (Decision::Bury, FailureCause::Codec) => DeadReason::Undecodable,
+            (Decision::Bury, _) => DeadReason::Buried,
+            _ => DeadReason::AttemptsExhausted,
         };
+        let (ran, verdict) = again_or_dead(envelope, after, failure, reason);
         Finished { ran, verdict: Some(verdict), failure: Some((error.cause, text)) }
+    }
+}
+
+/// What a failed attempt leads to: a back-off when there is one and attempts are left.
+fn again_or_dead(
+    envelope: Envelope<Raw, Running>,
+    after: Option<Duration>,
+    error: Failure,
+    reason: DeadReason,
+) -> (Ran, Verdict) {
+    match after {
+        Some(after) if envelope.state().attempt() < envelope.max_attempts() => {
+            (Ran::Retried, envelope.retry(after, error))
+        }
+        _ => (Ran::Buried, envelope.bury(error, reason)),
     }
 }
 
@@ -159,7 +198,9 @@ struct TooLate;
 /// How long the attempt may take: its timeout, or what is left until its deadline.
 fn time_limit(envelope: &Envelope<Raw, Running>) -> Result<Option<Duration>, TooLate> {
     let Some(deadline) = envelope.state().deadline() else { return Ok(envelope.timeout()) };
-    let left = deadline.since(envelope.state().claimed_at());
+    // It may have waited here for a slot; in whole milliseconds, as the engine counts.
+    let waited = u64::try_from(envelope.state().arrived.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let left = deadline.since(envelope.state().claimed_at()).saturating_sub(Duration::from_millis(waited));
     if left.is_zero() {
         return Err(TooLate);
     }

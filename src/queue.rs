@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use windlass_core::limits::DELAY_MAX;
 use windlass_core::{
     At, Backend, Cancelling, Connect, Cursor, DeadReason, Failure, Filter, Finished, Inspect, JobId, JobRef,
     Manage, Migrate, Migration, QueueInfo, QueueName, Result, VirtualClock,
@@ -201,6 +202,7 @@ impl<B: Backend> Queue<B> {
         job: &JobRef,
         max_wait: Duration,
     ) -> Result<Option<Ended<J::Output>>> {
+        let max_wait = max_wait.min(DELAY_MAX);
         let found = self.shared.backend.outcomes(std::slice::from_ref(job), max_wait, self.at()).await?;
         Ok(match found.into_iter().next().flatten() {
             None => None,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use windlass_core::{ClaimedJob, DeadReason, Failure, Lease, NewJob, Ruling, Timestamp, Verdict};
 
 use super::{Envelope, Raw};
@@ -15,6 +16,8 @@ pub struct Running {
     pub(crate) generation: u32,
     pub(crate) created_at: Timestamp,
     pub(crate) claimed_at: Timestamp,
+    /// The same by this process's clock, to know how long it waited here.
+    pub(crate) arrived: Instant,
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) suspect: bool,
 }
@@ -76,6 +79,7 @@ impl Envelope<Raw, Running> {
                 generation: job.generation,
                 created_at: job.created_at,
                 claimed_at: now,
+                arrived: Instant::now(),
                 deadline: job.deadline,
                 suspect: job.suspect,
             },

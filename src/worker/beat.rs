@@ -14,21 +14,27 @@ use super::drive::Shared;
 use crate::any::Engine;
 
 pub(crate) async fn run<B: Engine>(shared: Arc<Shared<B>>) {
-    let every = shared.settings.beat_every();
+    tokio::join!(extend(&shared), fence(&shared));
+}
+
+/// Keeps an eye on leases in danger: they are, after failed beats. Beside the beats, which an engine may not answer.
+async fn fence<B: Engine>(shared: &Shared<B>) {
     let margin = shared.settings.fence_margin();
+    loop {
+        let now = Instant::now();
+        let danger = shared.hand().fence(now, margin);
+        // A claim that was long under way brings leases that are old already, so look once a margin at least.
+        let look = now + margin;
+        tokio::time::sleep_until(danger.map_or(look, |danger| danger.min(look))).await;
+    }
+}
+
+async fn extend<B: Engine>(shared: &Shared<B>) {
+    let every = shared.settings.beat_every();
     let mut next = Instant::now() + every;
     loop {
-        // Between beats keep an eye on leases in danger: they are, after failed beats.
-        let danger = shared.hand().fence(Instant::now(), margin);
-        let wake = danger.map_or(next, |danger| danger.min(next));
-        tokio::select! {
-            () = tokio::time::sleep_until(wake) => {}
-            () = shared.beat_now.notified() => next = Instant::now(),
-        }
-        if Instant::now() < next {
-            continue;
-        }
-        match beat(&shared).await {
+        let _ = tokio::time::timeout_at(next, shared.beat_now.notified()).await;
+        match beat(shared).await {
             Ok(()) => {
                 shared.set_trusted(true);
                 next = Instant::now() + every;
@@ -57,7 +63,11 @@ async fn beat<B: Engine>(shared: &Shared<B>) -> Result<()> {
                 .effect_unknown()
         })??;
         let answers: Vec<(Held, Kept)> = held.iter().cloned().zip(kept).collect();
-        shared.hand().heard(&answers, asked + lease, shared.settings.cancel_grace);
+        let mut hand = shared.hand();
+        hand.heard(&answers, asked + lease, shared.settings.cancel_grace);
+        if hand.has_verdicts() {
+            shared.bell.notify_one();
+        }
     }
     Ok(())
 }

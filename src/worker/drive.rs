@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use windlass_core::limits::BATCH_MAX;
+use tokio_util::sync::CancellationToken;
+use windlass_core::limits::{BATCH_MAX, DELAY_MAX};
 use windlass_core::{
     Claim, DeadReason, Effect, Error, ErrorKind, Failure, Kinds, Nonce, QueueName, Result, Ruling, SessionId,
     Settled, Verdict,
@@ -27,6 +28,9 @@ use crate::envelope::Envelope;
 use crate::executor::{Executor, Ran};
 use crate::queue::Queue;
 use crate::registry::Jobs;
+
+/// How long a worker may be ahead all the time before it lets its slots run free once.
+const SUSPECTS_EVERY: Duration = Duration::from_secs(1);
 
 /// What the tasks of a worker share.
 pub(crate) struct Shared<B: Engine> {
@@ -45,6 +49,8 @@ pub(crate) struct Shared<B: Engine> {
     listening: Mutex<Listening>,
     /// Whether the last beat succeeded.
     trusted: AtomicBool,
+    /// Whether it is time to stop: nothing is claimed or started any more.
+    stopping: CancellationToken,
     /// Whether a claim is worth it: set by wake-ups and by claims that left something behind.
     hungry: AtomicBool,
 }
@@ -77,6 +83,7 @@ impl<B: Engine> Shared<B> {
             appetite: Notify::new(),
             listening: Mutex::new(Listening { names: order.names(), for_work: false, next_due: None }),
             trusted: AtomicBool::new(true),
+            stopping: CancellationToken::new(),
             hungry: AtomicBool::new(true),
         }
     }
@@ -145,12 +152,20 @@ pub(crate) async fn run<B: Engine>(
         empty: false,
         failures: 0,
         begun: Instant::now(),
+        claimed_free: Instant::now(),
         unknown_claims: Vec::new(),
     };
-    let mut shutdown = std::pin::pin!(shutdown);
-    tokio::select! {
-        () = &mut shutdown => {}
-        () = drive.until_bound() => {}
+    {
+        let mut work = std::pin::pin!(drive.work());
+        tokio::select! {
+            () = shutdown => {
+                shared.stopping.cancel();
+                shared.bell.notify_one();
+                // A call that is under way is waited for: only its answer tells what it took and what it settled.
+                let _ = tokio::time::timeout(shared.settings.shutdown_deadline, work).await;
+            }
+            () = &mut work => {}
+        }
     }
     drive.stop().await;
     tasks.abort_all();
@@ -168,12 +183,24 @@ struct Drive<'a, B: Engine> {
     /// Calls in a row that failed.
     failures: u32,
     begun: Instant,
+    /// When a claim with free slots was last made: only such a claim may bring a suspect.
+    claimed_free: Instant,
     /// Claims whose answer was lost: what they took is to be handed back.
     unknown_claims: Vec<Nonce>,
 }
 
 impl<B: Engine> Drive<'_, B> {
-    /// Works until a bound such as `until_empty` is reached; without one, for ever.
+    /// Works until it is told to stop or reaches a bound of its own, hands back what was not started, and finishes what
+    /// runs. However long that takes: a burst that stopped its long jobs would start them again and again.
+    async fn work(&mut self) {
+        self.until_bound().await;
+        self.shared.stopping.cancel();
+        self.shared.set_appetite(false, None);
+        self.shared.hand().release_waiting();
+        self.settle_until(Instant::now() + DELAY_MAX).await;
+    }
+
+    /// Works until it is told to stop, or a bound such as `until_empty` is reached.
     async fn until_bound(&mut self) {
         loop {
             while self.runners.try_join_next().is_some() {}
@@ -237,6 +264,10 @@ impl<B: Engine> Drive<'_, B> {
         if free == 0 && ahead <= target / 2 {
             ahead = 0;
         }
+        // A suspect is never taken ahead. Now and then let the slots run free, or one would wait until all else is done.
+        if free == 0 && self.claimed_free.elapsed() > SUSPECTS_EVERY {
+            ahead = 0;
+        }
         Slots { free, ahead, suspects: !hand.has_suspect() }
     }
 
@@ -251,6 +282,9 @@ impl<B: Engine> Drive<'_, B> {
 
     fn bound_reached(&self) -> bool {
         let settings = &self.shared.settings;
+        if self.shared.stopping.is_cancelled() {
+            return true;
+        }
         let hand = self.shared.hand();
         if settings.at_most_jobs.is_some_and(|most| hand.report.started >= most) {
             return true;
@@ -296,6 +330,9 @@ impl<B: Engine> Drive<'_, B> {
     }
 
     fn claim(&mut self, slots: Slots) -> Claim {
+        if slots.free > 0 {
+            self.claimed_free = Instant::now();
+        }
         Claim {
             session: self.shared.session,
             nonce: self.shared.queue.entropy().nonce(),
@@ -318,7 +355,10 @@ impl<B: Engine> Drive<'_, B> {
         let now = claimed.now;
         let jobs =
             claimed.jobs.into_iter().map(|job| Claimed { envelope: Envelope::claimed(job, now), fenced_at });
-        let start = self.shared.hand().take_in(jobs, self.shared.settings.concurrency);
+        // What comes when it is time to stop is not started, and handed back.
+        let stopping = self.shared.stopping.is_cancelled();
+        let runners = if stopping { 0 } else { self.shared.settings.concurrency };
+        let start = self.shared.hand().take_in(jobs, runners);
         for _ in 0..start {
             self.runners.spawn(runner::run(Arc::clone(self.shared)));
         }
@@ -346,7 +386,10 @@ impl<B: Engine> Drive<'_, B> {
             Duration::from_millis(50).saturating_mul(1 << self.failures.min(7)).min(Duration::from_secs(5));
         let pause = most / 2 + self.shared.queue.entropy().up_to(most / 2);
         tracing::warn!(%error, failures = self.failures, ?pause, "the engine failed; trying again");
-        tokio::time::sleep(pause).await;
+        if self.shared.stopping.is_cancelled() {
+            return tokio::time::sleep(pause).await;
+        }
+        let _ = tokio::time::timeout(pause, self.shared.stopping.cancelled()).await;
     }
 
     fn put_back(&self, ruled: Arc<Ruled>, error: &Error) {
@@ -386,32 +429,33 @@ impl<B: Engine> Drive<'_, B> {
         }
     }
 
-    /// Stops: no more claims, hands back what was not started, waits for what runs, then stops it, and settles it all.
+    /// Stops what still runs, settles that, and hands back the rest.
     async fn stop(&mut self) {
-        self.shared.set_appetite(false, None);
-        let deadline = Instant::now() + self.shared.settings.shutdown_deadline;
-        // What was started before the stop may finish; a burst's bound is no reason to hand anything back.
         self.shared.hand().release_waiting();
-        self.settle_until(deadline).await;
         let left = self.shared.hand().running();
         if left > 0 {
             let ids = self.shared.hand().ids();
             tracing::warn!(jobs = left, ?ids, "still running at the shutdown deadline: stopped and released");
-            const GRACE: Duration = Duration::from_millis(300);
-            self.shared.hand().stop_all(Stop::Shutdown, GRACE);
-            self.settle_until(Instant::now() + GRACE + Duration::from_millis(500)).await;
         }
+        const GRACE: Duration = Duration::from_millis(300);
+        self.shared.hand().stop_all(Stop::Shutdown, GRACE);
+        self.settle_until(Instant::now() + GRACE + Duration::from_millis(500)).await;
         // A safety net: whatever this session still holds in the engine is handed back now, not at the end of its lease.
         // What still runs (a handler that blocks its thread) is cut off from its lease, and fenced.
         let queue = &self.shared.queue;
-        let hand_back = queue.backend().hand_back(self.shared.session, None, queue.at());
-        if !matches!(tokio::time::timeout(Duration::from_millis(200), hand_back).await, Ok(Ok(_))) {
+        let hand_back = async {
+            while queue.backend().hand_back(self.shared.session, None, queue.at()).await? == BATCH_MAX {}
+            Ok::<_, Error>(())
+        };
+        if !matches!(tokio::time::timeout(Duration::from_millis(200), hand_back).await, Ok(Ok(()))) {
             tracing::warn!("could not hand back the leases at the end; they will lapse");
         }
     }
 
     /// Settles verdicts as they come until nothing is in hand, or the deadline.
     async fn settle_until(&mut self, deadline: Instant) {
+        // The answer to an earlier call was not waited for to the end: the engine knows a repeat when it sees one.
+        self.shared.hand().settle_again();
         while self.shared.hand().in_hand() > 0 {
             if self.shared.hand().has_verdicts() {
                 if tokio::time::timeout_at(deadline, self.round(None)).await.is_err() {

@@ -3,7 +3,7 @@
 //! One lock, taken once per job by a runner (its verdict in, its next job out) and once per round by the drive. A job is
 //! in exactly one of the three places from its claim until its verdict is applied, so a beat can name every lease.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,11 +102,18 @@ impl Hand {
         start
     }
 
-    /// The next job for a runner; `None` retires it.
-    pub(crate) fn next(&mut self) -> Option<Given> {
-        let Some(Claimed { envelope, fenced_at }) = self.waiting.pop_front() else {
-            self.runners -= 1;
-            return None;
+    /// The next job for a runner whose lease lasts beyond `until`; `None` retires the runner. One that was so long under
+    /// way that its lease is over is handed back: if the engine still knows the lease, that is quicker than to let it end.
+    pub(crate) fn next(&mut self, until: Instant) -> Option<Given> {
+        let Claimed { envelope, fenced_at } = loop {
+            let Some(job) = self.waiting.pop_front() else {
+                self.runners -= 1;
+                return None;
+            };
+            if job.fenced_at > until {
+                break job;
+            }
+            self.release(job);
         };
         let control = Arc::new(Control::default());
         let run = Run {
@@ -187,11 +194,16 @@ impl Hand {
         self.ruled.prepend(again);
     }
 
+    /// Takes back verdicts whose settle was given up before its answer came.
+    pub(crate) fn settle_again(&mut self) {
+        let again = Arc::unwrap_or_clone(std::mem::take(&mut self.settling));
+        self.ruled.prepend(again);
+    }
+
     /// Hands back what was not started.
     pub(crate) fn release_waiting(&mut self) {
-        for job in self.waiting.drain(..) {
-            self.suspects -= usize::from(job.envelope.state().suspect);
-            self.ruled.push(job.envelope.release(), Ran::Released);
+        for job in std::mem::take(&mut self.waiting) {
+            self.release(job);
         }
     }
 
@@ -215,34 +227,33 @@ impl Hand {
         waiting.chain(running).chain(ruled).collect()
     }
 
-    /// Takes in the answers to a beat: leases that were kept until `fenced_at`, lost, or wanted back.
+    /// Takes in the answers to a beat: leases that were kept until `fenced_at`, lost, or wanted back. What waits here and
+    /// is wanted back never starts.
     pub(crate) fn heard(&mut self, answers: &[(Held, Kept)], fenced_at: Instant, cancel_grace: Duration) {
-        for (held, kept) in answers {
-            let id = held.lease.job.id;
-            let same = |lease: &Lease| *lease == held.lease;
-            if *kept == Kept::Lost {
-                self.forget_waiting(|job| same(job.envelope.state().lease()));
+        let answers: HashMap<&Lease, Kept> =
+            answers.iter().map(|(held, kept)| (&held.lease, *kept)).collect();
+        for mut job in std::mem::take(&mut self.waiting) {
+            match answers.get(job.envelope.state().lease()) {
+                None => self.waiting.push_back(job),
+                Some(Kept::Kept) => {
+                    job.fenced_at = fenced_at;
+                    self.waiting.push_back(job);
+                }
+                Some(Kept::CancelRequested) => self.release(job),
+                Some(Kept::Lost) => self.forget(&job),
             }
-            for job in self
-                .waiting
-                .iter_mut()
-                .filter(|job| job.envelope.id() == id && same(job.envelope.state().lease()))
-            {
-                job.fenced_at = fenced_at;
-            }
-            for run in
-                self.running.iter_mut().flatten().filter(|run| run.lease.job.id == id && same(&run.lease))
-            {
-                match kept {
-                    Kept::Lost => run.control.stop(Stop::LeaseLost, Duration::ZERO),
-                    Kept::Kept => run.fenced_at = fenced_at,
-                    Kept::CancelRequested => {
-                        run.fenced_at = fenced_at;
-                        if run.control.order().is_none() {
-                            run.control.stop(Stop::Cancelled, cancel_grace);
-                        }
+        }
+        for run in self.running.iter_mut().flatten() {
+            match answers.get(&run.lease) {
+                None => {}
+                Some(Kept::Kept) => run.fenced_at = fenced_at,
+                Some(Kept::CancelRequested) => {
+                    run.fenced_at = fenced_at;
+                    if run.control.order().is_none() {
+                        run.control.stop(Stop::Cancelled, cancel_grace);
                     }
                 }
+                Some(Kept::Lost) => run.control.stop(Stop::LeaseLost, Duration::ZERO),
             }
         }
     }
@@ -250,7 +261,13 @@ impl Hand {
     /// Stops what this side no longer believes in: `margin` before the end of its lease a run is told, at the end its
     /// future is dropped; what waits is forgotten. Returns when the next lease is in danger.
     pub(crate) fn fence(&mut self, now: Instant, margin: Duration) -> Option<Instant> {
-        self.forget_waiting(|job| job.fenced_at <= now + margin);
+        for job in std::mem::take(&mut self.waiting) {
+            if job.fenced_at > now + margin {
+                self.waiting.push_back(job);
+            } else {
+                self.forget(&job);
+            }
+        }
         let mut next: Option<Instant> = None;
         for run in self.running.iter().flatten() {
             let told_at = run.fenced_at.checked_sub(margin).unwrap_or(now);
@@ -263,17 +280,16 @@ impl Hand {
         next
     }
 
-    /// Drops jobs that wait here and whose lease is gone.
-    fn forget_waiting(&mut self, gone: impl Fn(&Claimed) -> bool) {
-        let Self { waiting, suspects, report, .. } = self;
-        waiting.retain(|job| {
-            let gone = gone(job);
-            if gone {
-                *suspects -= usize::from(job.envelope.state().suspect);
-                report.lost += 1;
-            }
-            !gone
-        });
+    /// Drops a job that waited here and whose lease is gone.
+    fn forget(&mut self, job: &Claimed) {
+        self.suspects -= usize::from(job.envelope.state().suspect);
+        self.report.lost += 1;
+    }
+
+    /// Hands back a job that waited here.
+    fn release(&mut self, job: Claimed) {
+        self.suspects -= usize::from(job.envelope.state().suspect);
+        self.ruled.push(job.envelope.release(), Ran::Released);
     }
 
     /// The ids in hand, for a message.

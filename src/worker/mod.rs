@@ -18,7 +18,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use windlass_core::limits::{LEASE_MAX, LEASE_MIN};
+use windlass_core::limits::{DELAY_MAX, LEASE_MAX, LEASE_MIN};
 use windlass_core::{Error, ErrorKind, QueueName, Result};
 
 use crate::any::{AnyBackend, Engine};
@@ -124,25 +124,25 @@ impl<B: Engine> Worker<B> {
 
     /// Looks for work at least this often, should a wake-up be lost. 1 s unless told otherwise.
     pub fn poll(mut self, every: Duration) -> Self {
-        self.settings.poll = every;
+        self.settings.poll = every.min(DELAY_MAX);
         self
     }
 
     /// Does upkeep this often: due jobs, lost leases, retention. 5 s unless told otherwise.
     pub fn sweep_every(mut self, every: Duration) -> Self {
-        self.settings.sweep_every = every;
+        self.settings.sweep_every = every.min(DELAY_MAX);
         self
     }
 
     /// On shutdown waits this long for running jobs, then stops and releases them. 25 s unless told otherwise.
     pub fn shutdown_deadline(mut self, deadline: Duration) -> Self {
-        self.settings.shutdown_deadline = deadline;
+        self.settings.shutdown_deadline = deadline.min(DELAY_MAX);
         self
     }
 
     /// Gives a cancelled job this long to stop by itself before its future is dropped. 5 s unless told otherwise.
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
-        self.settings.cancel_grace = grace;
+        self.settings.cancel_grace = grace.min(DELAY_MAX);
         self
     }
 
@@ -158,15 +158,15 @@ impl<B: Engine> Worker<B> {
         self
     }
 
-    /// Stops after so many jobs were started.
+    /// Stops after so many jobs were started, when they have ended.
     pub fn at_most_jobs(mut self, jobs: u64) -> Self {
         self.settings.at_most_jobs = Some(jobs);
         self
     }
 
-    /// Stops claiming after so long.
+    /// Stops claiming after so long, and when what runs then has ended.
     pub fn at_most_time(mut self, time: Duration) -> Self {
-        self.settings.at_most_time = Some(time);
+        self.settings.at_most_time = Some(time.min(DELAY_MAX));
         self
     }
 

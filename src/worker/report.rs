@@ -54,6 +54,7 @@ impl Report {
             (ran, Settled::AlreadyApplied) => *self.of(ran) += 1,
             (ran, Settled::Applied(state)) => match (ran, state) {
                 (_, StateKind::Cancelled) => self.cancelled += 1,
+                (Ran::Settled, StateKind::Dead) => self.dead += 1,
                 (Ran::Settled, _) => self.retried += 1,
                 (ran, _) => *self.of(ran) += 1,
             },

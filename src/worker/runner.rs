@@ -4,7 +4,6 @@
 //! A panic in a handler is caught by the executor; the runner goes on.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -13,8 +12,8 @@ use crate::any::Engine;
 use crate::executor::Finished;
 
 pub(crate) async fn run<B: Engine>(shared: Arc<Shared<B>>) {
-    let mut given = shared.hand().next();
     let mut begun = Instant::now();
+    let mut given = shared.hand().next(begun + shared.settings.fence_margin());
     while let Some(job) = given {
         let (id, kind) = (job.envelope.id(), job.envelope.kind().clone());
         let finished = shared.executor.run(job.envelope, job.control).await;
@@ -24,7 +23,7 @@ pub(crate) async fn run<B: Engine>(shared: Arc<Shared<B>>) {
         let drive_is_due;
         // The clock is read once a job: the end of one is the beginning of the next.
         let ended = Instant::now();
-        (given, drive_is_due) = hand_in(&shared, job.place, finished, ended - begun);
+        (given, drive_is_due) = hand_in(&shared, job.place, finished, begun, ended);
         begun = ended;
         if drive_is_due {
             // The woken drive stands next in line on this thread, where nobody else can take it: make way.
@@ -40,11 +39,12 @@ fn hand_in<B: Engine>(
     shared: &Shared<B>,
     place: usize,
     finished: Finished,
-    took: Duration,
+    begun: Instant,
+    ended: Instant,
 ) -> (Option<super::hand::Given>, bool) {
     let mut hand = shared.hand();
-    let drive_is_due = hand.finished(place, finished, took);
-    let next = hand.next();
+    let drive_is_due = hand.finished(place, finished, ended - begun);
+    let next = hand.next(ended + shared.settings.fence_margin());
     drop(hand);
     if drive_is_due {
         shared.bell.notify_one();

@@ -8,6 +8,12 @@ use windlass_core::{Sweep, Wake};
 use super::drive::Shared;
 use crate::any::Engine;
 
+/// How much longer than it was asked to an engine may take to answer a wait.
+const ANSWER_MOST: Duration = Duration::from_secs(2);
+
+/// How long after a wait that failed the next one begins at the latest.
+const AGAIN_MOST: Duration = Duration::from_secs(2);
+
 /// Sweeps every few seconds, until there is nothing more to do each time. Workers start at random moments, so that many of
 /// them do not sweep at once.
 pub(crate) async fn sweep<B: Engine>(shared: Arc<Shared<B>>) {
@@ -22,6 +28,10 @@ pub(crate) async fn sweep<B: Engine>(shared: Arc<Shared<B>>) {
                         jobs = swept.buried,
                         "jobs lost their lease too often and are dead as poison"
                     );
+                }
+                if swept.reclaimed + swept.promoted > 0 {
+                    // Suspects wake nobody: a worker that has one in hand would be woken for nothing.
+                    shared.look_again();
                 }
                 if swept.more {
                     tokio::task::yield_now().await;
@@ -42,8 +52,11 @@ pub(crate) async fn listen<B: Engine>(shared: Arc<Shared<B>>) {
     loop {
         let appetite = shared.appetite.notified();
         let (queues, max) = shared.listen_for();
+        // An engine that does not answer in time has nothing to say: polling must not depend on it.
+        let wait = shared.queue.backend().wait(shared.session, &queues, max);
+        let wait = tokio::time::timeout(max.saturating_add(ANSWER_MOST), wait);
         let wake = tokio::select! {
-            wake = shared.queue.backend().wait(shared.session, &queues, max) => wake,
+            wake = wait => wake.unwrap_or(Ok(Wake::Nothing)),
             // What to listen for has changed.
             () = appetite => continue,
         };
@@ -61,7 +74,7 @@ pub(crate) async fn listen<B: Engine>(shared: Arc<Shared<B>>) {
             Err(error) => {
                 tracing::warn!(%error, "could not wait for work; polling");
                 shared.hand().report.storage_errors += 1;
-                tokio::time::sleep(shared.settings.poll).await;
+                tokio::time::sleep(shared.settings.poll.min(AGAIN_MOST)).await;
                 shared.look_again();
             }
         }

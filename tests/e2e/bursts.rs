@@ -60,3 +60,30 @@ async fn at_most_time_stops_claiming_and_finishes_what_runs() {
     let report = task.await.unwrap().unwrap();
     assert_eq!((report.started, report.completed), (3, 3));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_finishes_what_it_started_however_long_that_takes() {
+    let world = World::new();
+    let bounds: [fn(Worker<MemoryBackend>) -> Worker<MemoryBackend>; 2] =
+        [|worker| worker.at_most_jobs(1), |worker| worker.at_most_time(seconds(1))];
+    for bound in bounds {
+        let long = world.dispatch(act("long", Do::Sleep(minutes(5)))).await;
+        let task = tokio::spawn(bound(world.worker().shutdown_deadline(seconds(5))).run());
+        world.pass(minutes(6)).await;
+        let report = task.await.unwrap().unwrap();
+        assert_eq!((report.started, report.completed, report.released), (1, 1, 0));
+        assert_eq!(world.state(&long).await, StateKind::Completed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_that_finishes_can_be_told_to_stop() {
+    let world = World::new();
+    let long = world.dispatch(act("long", Do::SleepDeaf(minutes(5)))).await;
+    let working = start(world.worker().at_most_jobs(1).shutdown_deadline(seconds(5)));
+    world.pass(seconds(10)).await;
+    let stopped = working.signal();
+    world.pass(seconds(6)).await;
+    assert_eq!(stopped.await.unwrap().unwrap().released, 1);
+    assert_eq!(world.state(&long).await, StateKind::Ready);
+}

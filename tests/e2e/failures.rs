@@ -178,3 +178,67 @@ fn ids_can_be_given_as_text() {
     let id = JobId::fresh();
     assert_eq!(id.to_string().parse::<JobId>().unwrap(), id);
 }
+
+/// What goes off outside of the handler's own code.
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
+enum Mine {
+    Policy,
+    Message,
+    Drop,
+}
+
+struct GoesOff;
+impl Drop for GoesOff {
+    fn drop(&mut self) {
+        panic!("went off in drop");
+    }
+}
+
+#[derive(Debug)]
+struct Unspeakable;
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("went off in the message");
+    }
+}
+impl std::error::Error for Unspeakable {}
+
+#[derive(Serialize, Deserialize, Job, Debug)]
+#[job(name = "trap", max_attempts = 2, retry = Retry::Custom(|_| panic!("went off in the policy")), timeout = "1s")]
+struct Trap(Mine);
+impl Handler for Trap {
+    type Deps = ();
+    type Error = Fault;
+    async fn handle(Self(mine): Self, (): (), _: &mut Context) -> Result<Outcome, Fault> {
+        match mine {
+            Mine::Policy => Err(Fault::retry("as the policy says")),
+            Mine::Message => Err(Fault::retry_after(seconds(1), Unspeakable)),
+            Mine::Drop => {
+                let _trap = GoesOff;
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_anywhere_in_the_jobs_own_code_is_a_failed_attempt_and_costs_no_slot() {
+    for mine in [Mine::Policy, Mine::Message, Mine::Drop] {
+        let world = World::new();
+        let trap = world.queue.dispatch(Trap(mine)).await.unwrap();
+        let next = world.dispatch(finish("next")).await;
+        let jobs = world.jobs.clone().register::<Trap>();
+        let working = start(Worker::new(world.queue.clone(), jobs).concurrency(1));
+        world.pass(minutes(1)).await;
+        assert_eq!(world.state(&next).await, StateKind::Completed, "{mine:?}");
+        let Recorded::Dead(envelope) = world.find(&trap).await else {
+            panic!("{mine:?}: {:?}", world.find(&trap).await)
+        };
+        let history = &envelope.state().history;
+        assert_eq!((history.attempts, history.lost_leases), (2, 0), "{mine:?}");
+        let error = history.last_error.as_ref().unwrap();
+        assert!(error.is_panic() && error.message().contains("went off in"), "{mine:?}: {error:?}");
+        let report = working.stop().await;
+        assert_eq!((report.retried, report.dead, report.panicked), (1, 1, 2), "{mine:?}");
+    }
+}

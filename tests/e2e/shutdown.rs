@@ -93,3 +93,17 @@ async fn a_stopped_worker_leaves_no_lease_behind() {
     let counts = world.queue.queues().await.unwrap()[0].counts;
     assert_eq!((counts.get(StateKind::Running), counts.get(StateKind::Ready)), (0, 20));
 }
+
+#[tokio::test(start_paused = true)]
+async fn more_than_a_thousand_leases_are_handed_back_although_no_verdict_gets_through() {
+    let world = World::new();
+    world.queue.dispatch_all((0..2_100).map(|n| act(&n.to_string(), Do::SleepDeaf(hours(1))))).await.unwrap();
+    let working = start(world.worker().concurrency(2_100).shutdown_deadline(Duration::ZERO));
+    world.pass(seconds(1)).await;
+    world.queue.backend().faults().fail_next(windlass::testing::Verb::Settle, 100);
+    let stopped = working.signal();
+    world.pass(seconds(2)).await;
+    stopped.await.unwrap().unwrap();
+    let counts = world.queue.queues().await.unwrap()[0].counts;
+    assert_eq!((counts.get(StateKind::Running), counts.get(StateKind::Ready)), (0, 2_100));
+}

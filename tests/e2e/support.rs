@@ -8,6 +8,8 @@ use tokio::task::JoinHandle;
 use windlass::prelude::*;
 use windlass::{Dispatched, MemoryBackend, Recorded, Report, StateKind, VirtualClock};
 
+use super::engine::Far;
+
 /// What handlers did, in order.
 #[derive(Clone, Default)]
 pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
@@ -167,6 +169,13 @@ impl World {
         Worker::new(self.queue.clone(), self.jobs.clone()).lease(seconds(30)).poll(seconds(1))
     }
 
+    /// The same queue over a wire.
+    pub(crate) fn far(&self) -> (Far, Worker<Far>) {
+        let far = Far::new(self.queue.backend().clone());
+        let queue = Queue::new(far.clone()).clock(self.clock.clone());
+        (far, Worker::new(queue, self.jobs.clone()).lease(seconds(30)).poll(seconds(1)))
+    }
+
     /// Lets time pass for the queue and for tokio alike, a tenth of a second at a time.
     pub(crate) async fn pass(&self, time: Duration) {
         const STEP: Duration = Duration::from_millis(100);
@@ -198,7 +207,7 @@ pub(crate) struct Working {
     task: JoinHandle<windlass::Result<Report>>,
 }
 
-pub(crate) fn start(worker: Worker<MemoryBackend>) -> Working {
+pub(crate) fn start<B: windlass::Engine>(worker: Worker<B>) -> Working {
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let task = tokio::spawn(worker.run_until(async {
         let _ = stopped.await;

@@ -170,3 +170,31 @@ async fn a_ticket_whose_lease_is_lost_is_refused() {
             && seen[0].contains("roll the transaction back")
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_rolls_back_each_time_ends_with_its_attempts() {
+    #[derive(Serialize, Deserialize, Job)]
+    #[job(name = "never", max_attempts = 3, retry = Retry::Fixed(seconds(1)))]
+    struct Never;
+    impl Handler for Never {
+        type Deps = (Queue<MemoryBackend>, Journal);
+        type Error = Fault;
+        async fn handle(_: Self, (queue, journal): Self::Deps, cx: &mut Context) -> Result<Outcome, Fault> {
+            journal.write("run");
+            let mut tx = queue.backend().begin();
+            let receipt = queue.complete_within(cx.ticket(), &mut tx).await?;
+            drop(tx);
+            Ok(Outcome::Settled(receipt))
+        }
+    }
+    let world = World::new();
+    let jobs = Registry::new(App { queue: world.queue.clone(), journal: world.journal.clone() });
+    let job = world.queue.dispatch(Never).await.unwrap();
+    let working = super::support::start(Worker::new(world.queue.clone(), jobs.register::<Never>()));
+    world.pass(seconds(30)).await;
+    let recorded = world.find(&job).await;
+    assert_eq!((recorded.state(), recorded.history().attempts), (StateKind::Dead, 3));
+    assert_eq!(world.journal.lines().len(), 3);
+    let report = working.stop().await;
+    assert_eq!((report.retried, report.dead, report.completed), (2, 1, 0));
+}

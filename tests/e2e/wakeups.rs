@@ -146,3 +146,19 @@ async fn an_erased_queue_is_not_wrapped_again() {
     let job = queue.dispatch(finish("a")).await.unwrap();
     assert_eq!(queue.find(&job).await.unwrap().unwrap().state(), StateKind::Ready);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_worker_died_runs_as_soon_as_its_lease_is_taken_back() {
+    let world = World::new();
+    let job = world.dispatch(act("job", Do::Sleep(seconds(5)))).await;
+    let doomed = start(world.worker());
+    world.pass(seconds(1)).await;
+    doomed.kill().await;
+    let heir = start(world.worker().poll(hours(1)).sweep_every(seconds(5)));
+    // The lease, a sweep and a second.
+    world.pass(seconds(36)).await;
+    assert_eq!(world.journal.lines(), ["job", "job"]);
+    world.pass(seconds(6)).await;
+    assert_eq!(world.state(&job).await, StateKind::Completed);
+    heir.stop().await;
+}

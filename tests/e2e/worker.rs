@@ -186,3 +186,27 @@ async fn many_workers_on_many_threads_run_each_job_exactly_once() {
     ran.sort_by_key(|name| name.parse::<u32>().unwrap());
     assert_eq!(ran, names);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_duration_that_never_ends_means_never() {
+    const NEVER: Duration = Duration::MAX;
+    let world = World::new();
+    let deaf = world.dispatch(act("deaf", Do::SleepDeaf(seconds(20)))).await;
+    let waiter = tokio::spawn({
+        let (queue, deaf) = (world.queue.clone(), deaf.clone());
+        async move { queue.wait_for(&deaf, NEVER).await.unwrap() }
+    });
+    let worker = world.worker().poll(NEVER).sweep_every(NEVER).shutdown_deadline(NEVER);
+    let working = start(worker.cancel_grace(NEVER).at_most_time(NEVER));
+    world.pass(seconds(1)).await;
+    world.queue.cancel(deaf.job_ref(), "if you please").await.unwrap();
+    world.pass(seconds(1)).await;
+    world.dispatch(finish("next")).await;
+    world.pass(seconds(1)).await;
+    assert_eq!(world.journal.lines(), ["deaf", "next"]);
+    let stopped = working.signal();
+    world.pass(seconds(30)).await;
+    let report = stopped.await.unwrap().unwrap();
+    assert_eq!((report.completed, report.cancelled, report.released), (2, 0, 0));
+    assert_eq!(waiter.await.unwrap(), Some(Ended::Completed(())));
+}
