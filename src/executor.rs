@@ -107,7 +107,7 @@ impl Executor {
                     tracing::warn!(job = %cx.job_ref(), %error, "could not record the job's log");
                 }
                 Err(_) => {
-                    tracing::warn!(job = %cx.job_ref(), "the engine did not take the job's log in time")
+                    tracing::warn!(job = %cx.job_ref(), "the engine did not take the job's log in time");
                 }
             }
         }
