@@ -17,6 +17,7 @@ use crate::entropy::Entropy;
 use crate::envelope::{Draft, Envelope, Raw, Recorded};
 use crate::job::Job;
 use crate::middleware::OnDispatch;
+use crate::testing::TokioHands;
 
 /// A handle on one *namespace* of one engine; a *named queue* ("mail") is a lane within it. Cheap to clone.
 ///
@@ -42,6 +43,8 @@ struct Shared<B> {
     backend: B,
     codec: Codec,
     clock: Option<VirtualClock>,
+    /// What moves the clock along with tokio's, in tests that want it so.
+    tokio_hands: Option<Arc<TokioHands>>,
     on_dispatch: Vec<Arc<dyn OnDispatch>>,
     ids: Ids,
     entropy: Arc<Entropy>,
@@ -87,6 +90,7 @@ impl<B: Backend> Queue<B> {
             backend,
             codec: Codec::default(),
             clock: None,
+            tokio_hands: None,
             on_dispatch: Vec::new(),
             ids: Ids::Fresh,
             entropy: Arc::new(Entropy::from_os()),
@@ -138,12 +142,24 @@ impl<B: Backend> Queue<B> {
     /// The clock this handle goes by, when it is not the engine's.
     #[must_use]
     pub fn virtual_clock(&self) -> Option<&VirtualClock> {
-        self.shared.clock.as_ref()
+        let clock = self.shared.clock.as_ref()?;
+        if let Some(hands) = &self.shared.tokio_hands {
+            hands.move_along(clock);
+        }
+        Some(clock)
+    }
+
+    /// Lets the virtual clock move along with tokio's from now on.
+    pub(crate) fn slaved_to_tokio(self) -> Self
+    where
+        B: Clone,
+    {
+        self.change(|shared| shared.tokio_hands = Some(Arc::new(TokioHands::new())))
     }
 
     /// What to tell the engine about time.
     pub(crate) fn at(&self) -> At {
-        self.shared.clock.as_ref().map_or(At::Server, |clock| At::Instant(clock.now()))
+        self.virtual_clock().map_or(At::Server, |clock| At::Instant(clock.now()))
     }
 
     pub(crate) fn entropy(&self) -> &Arc<Entropy> {
@@ -359,12 +375,12 @@ impl<B: Engine> Queue<B> {
     /// The same queue without the type of its engine, as handlers see it.
     #[must_use]
     pub fn erase(&self) -> Queue<AnyBackend> {
-        let Shared { backend, codec, clock, on_dispatch, ids, entropy } = (*self.shared).clone();
+        let Shared { backend, codec, clock, tokio_hands, on_dispatch, ids, entropy } = (*self.shared).clone();
         // One that is erased already is not wrapped again.
         let backend = match (&backend as &dyn std::any::Any).downcast_ref::<AnyBackend>() {
             Some(erased) => erased.clone(),
             None => AnyBackend::new(backend),
         };
-        Queue { shared: Arc::new(Shared { backend, codec, clock, on_dispatch, ids, entropy }) }
+        Queue { shared: Arc::new(Shared { backend, codec, clock, tokio_hands, on_dispatch, ids, entropy }) }
     }
 }

@@ -15,7 +15,7 @@ use windlass_core::{
 };
 
 use crate::faults::{Faults, Verb};
-use crate::recorder::Dispatched;
+use crate::recorder::{Dispatched, Recorder};
 use crate::store::Store;
 
 /// Settings of a memory engine.
@@ -69,7 +69,20 @@ impl MemoryBackend {
     /// Every dispatch that was taken in, oldest first, when [`MemoryOptions::record_dispatches`] is on.
     #[must_use]
     pub fn recorded(&self) -> Vec<Dispatched> {
-        self.lock().recorded.clone().unwrap_or_default()
+        self.lock().recorded.as_ref().map(Recorder::log).unwrap_or_default()
+    }
+
+    /// How many dispatches were recorded so far, forgotten ones included.
+    #[must_use]
+    pub fn recorded_so_far(&self) -> usize {
+        self.lock().recorded.as_ref().map_or(0, Recorder::taken_in)
+    }
+
+    /// Forgets the recorded dispatches. The jobs stay.
+    pub fn forget_recorded(&self) {
+        if let Some(recorded) = &mut self.lock().recorded {
+            recorded.forget();
+        }
     }
 
     /// The record of a job, synchronously: tests look between steps.
