@@ -82,14 +82,13 @@ impl<'q, J: Job> Trail<'q, J> {
         let candidates = &self.query.candidates;
         if self.wanted.is_missing(self.found()) && !candidates.is_empty() && !self.query.steps.is_empty() {
             parts.extend(self.chain());
-            // The step that left nothing, or the one that dropped the most recent loss.
             let step = self.emptied_at();
-            match self.query.steps[step].field {
-                Field::Payload => {
+            match step.map(|step| (step, self.query.steps[step].field)) {
+                Some((step, Field::Payload)) => {
                     parts.push(self.payload_diff(step));
                     return AssertionError::new(parts.join("\n"));
                 }
-                _ if self.query.steps.len() > 1 => parts.push(self.last_ones(step)),
+                Some((step, _)) if self.query.steps.len() > 1 => parts.push(self.last_ones(step)),
                 _ => {}
             }
         }
@@ -105,10 +104,10 @@ impl<'q, J: Job> Trail<'q, J> {
     }
 
     /// The first step after which nothing was left, else the last one that dropped something.
-    fn emptied_at(&self) -> usize {
+    fn emptied_at(&self) -> Option<usize> {
         let emptied = self.left.windows(2).position(|pair| pair[0] > 0 && pair[1] == 0);
         let dropped = || self.left.windows(2).rposition(|pair| pair[1] < pair[0]);
-        emptied.or_else(dropped).unwrap_or_default()
+        emptied.or_else(dropped)
     }
 
     fn headline(&self) -> String {

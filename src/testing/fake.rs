@@ -2,7 +2,7 @@
 //! random numbers that repeat.
 
 use windlass_core::{Timestamp, VirtualClock};
-use windlass_memory::{MemoryBackend, MemoryOptions};
+use windlass_memory::{Faults, MemoryBackend, MemoryOptions};
 
 use crate::queue::Queue;
 
@@ -80,7 +80,9 @@ impl Fake {
         let options = MemoryOptions { record_dispatches: true, ..MemoryOptions::default() };
         let queue = Queue::new(MemoryBackend::with_options(options))
             .clock(VirtualClock::starting_at(self.start))
-            .deterministic(seed);
+            .deterministic(seed)
+            .under_test();
+        queue.backend().faults().seed(seed);
         if self.tokio_time { queue.slaved_to_tokio() } else { queue }
     }
 }
@@ -92,5 +94,11 @@ impl Queue<MemoryBackend> {
     #[must_use]
     pub fn fake() -> Self {
         Fake::new().queue()
+    }
+
+    /// The plan of what goes wrong with the engine, in tests.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        self.backend().faults()
     }
 }

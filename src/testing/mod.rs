@@ -26,26 +26,45 @@
 //! # }
 //! ```
 //!
-//! The rooms: making one ([`Fake`]); asking what was dispatched ([`Query`], [`Snapshot`]); running it ([`Drain`]). The
+//! The rooms: making one ([`Fake`]); asking what was dispatched ([`Query`], [`Snapshot`]); running it ([`Drain`],
+//! [`perform`], [`Inline`]); breaking it ([`Faults`], [`Step`], [`assert_idempotent`]). The
 //! guide [Testing your jobs](crate::docs::testing) has a recipe for each.
 
 mod assertions;
 mod clock;
+mod crash;
+mod cycle;
 mod diff;
 mod drain;
+mod drive;
+mod expect;
 mod failure;
 mod fake;
+mod faulty;
+mod harness;
+mod inline;
+mod perform;
+mod performed;
 mod query;
+mod safety;
 mod sequence;
 mod snapshot;
 mod text;
 
-pub use windlass_memory::{Dispatched, Faults, Verb};
+pub use windlass_memory::{Corrupt, Dispatched, Faults, Verb};
 
 pub(crate) use self::clock::TokioHands;
-pub use self::drain::Drained;
+pub use self::crash::Step;
+pub use self::drain::{Drain, Drained, Stepped};
+pub use self::expect::Expectation;
 pub use self::failure::{AssertionError, Count};
 pub use self::fake::Fake;
+pub use self::faulty::Faulty;
+pub(crate) use self::harness::Harness;
+pub use self::inline::Inline;
+pub use self::perform::{Perform, Performing, perform};
+pub use self::performed::Performed;
 pub use self::query::{Found, Query};
+pub use self::safety::{assert_at_least_once, assert_idempotent};
 pub use self::sequence::{JobList, Names};
 pub use self::snapshot::{Entry, Mark, Snapshot};

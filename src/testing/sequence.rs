@@ -26,6 +26,10 @@ impl Names {
         Self { name: J::NAME, aliases: J::ALIASES }
     }
 
+    pub(crate) fn all(self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
     fn is(self, entry: &Entry) -> bool {
         named(entry, self.name, self.aliases)
     }

@@ -103,7 +103,6 @@ impl Snapshot {
     }
 
     /// The dispatches of `J`, under its name or an alias, to be narrowed down and asserted.
-    #[must_use]
     pub fn dispatched<J: Job>(&self) -> Query<J> {
         Query::new(self.entries.clone())
     }

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod breaking;
+mod draining;
 mod messages;
+mod performing;
 mod queries;
 mod support;
 mod time;

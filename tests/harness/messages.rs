@@ -155,7 +155,7 @@ async fn jobs_under_an_alias_and_names_that_look_alike_are_pointed_out() {
     golden("looks_alike", &message(|| queue.assert_dispatched::<Digest>()));
     queue.clear();
     queue.dispatch(email("ada@example.com", "welcome")).await.unwrap();
-    golden("looks_alike", &message(|| queue.assert_dispatched::<Digest>()).replace("#2", "#1"));
+    golden("looks_alike_too", &message(|| queue.assert_dispatched::<Digest>()));
 }
 
 #[tokio::test]
