@@ -75,7 +75,8 @@ async fn main() -> windlass::Result<()> {
         assert_eq!(queue.wait_for(&charge, seconds(0)).await?, Some(Ended::Completed(())));
     }
     // However often a handler ran, each order has one receipt.
-    let receipts: Vec<u64> = queue.dispatched::<SendReceipt>().iter().map(|receipt| receipt.order).collect();
+    let receipts: Vec<u64> =
+        queue.dispatched::<SendReceipt>().get().iter().map(|receipt| receipt.order).collect();
     assert_eq!(receipts, [1, 2, 3, 4]);
 
     // Dispatching within a transaction: the job exists if and only if it commits.

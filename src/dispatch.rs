@@ -204,7 +204,7 @@ impl<'q, J: Send + 'q, B: Backend> IntoFuture for Dispatch<'q, J, B> {
         Box::pin(async move {
             let (queue, draft) = self.prepare()?;
             let job = draft.into_new_job();
-            let pushed = queue.backend().push(std::slice::from_ref(&job), queue.at()).await;
+            let pushed = queue.send(std::slice::from_ref(&job)).await;
             Dispatched::from_answer(&job, pushed)
         })
     }
@@ -249,7 +249,7 @@ impl<B: Backend> Queue<B> {
         }
         let mut sent = Vec::with_capacity(jobs.len());
         for chunk in jobs.chunks(BATCH_MAX) {
-            match self.backend().push(chunk, self.at()).await {
+            match self.send(chunk).await {
                 Ok(answers) => {
                     sent.extend(chunk.iter().zip(answers).map(|(job, pushed)| Dispatched::new(job, pushed)));
                 }

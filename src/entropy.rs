@@ -8,7 +8,8 @@ use windlass_core::{Nonce, SessionId};
 /// Random numbers, either from the operating system's entropy or from a seed.
 pub(crate) struct Entropy {
     rng: Mutex<fastrand::Rng>,
-    seeded: bool,
+    /// `None` when it is the operating system's.
+    seed: Option<u64>,
 }
 
 impl Entropy {
@@ -18,12 +19,17 @@ impl Entropy {
         let bits = SessionId::random().as_u128();
         #[expect(clippy::cast_possible_truncation, reason = "folding 128 bits into a seed of 64")]
         let seed = (bits ^ (bits >> 64)) as u64;
-        Self { rng: Mutex::new(fastrand::Rng::with_seed(seed)), seeded: false }
+        Self { rng: Mutex::new(fastrand::Rng::with_seed(seed)), seed: None }
     }
 
     /// The same for the same seed.
     pub(crate) fn seeded(seed: u64) -> Self {
-        Self { rng: Mutex::new(fastrand::Rng::with_seed(seed)), seeded: true }
+        Self { rng: Mutex::new(fastrand::Rng::with_seed(seed)), seed: Some(seed) }
+    }
+
+    /// The seed, for a failure to name.
+    pub(crate) fn seed(&self) -> Option<u64> {
+        self.seed
     }
 
     fn draw<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
@@ -37,11 +43,15 @@ impl Entropy {
     }
 
     pub(crate) fn session(&self) -> SessionId {
-        if self.seeded { SessionId::from_u128(self.draw(|rng| rng.u128(1..))) } else { SessionId::random() }
+        if self.seed.is_some() {
+            SessionId::from_u128(self.draw(|rng| rng.u128(1..)))
+        } else {
+            SessionId::random()
+        }
     }
 
     pub(crate) fn nonce(&self) -> Nonce {
-        if self.seeded { Nonce::from_u128(self.draw(|rng| rng.u128(1..))) } else { Nonce::random() }
+        if self.seed.is_some() { Nonce::from_u128(self.draw(|rng| rng.u128(1..))) } else { Nonce::random() }
     }
 }
 

@@ -189,6 +189,12 @@ impl StdError for Decided {
     }
 }
 
+/// What a [`Fault`] in a box was made from; for tests that ask for its type.
+pub(crate) fn within_fault<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e (dyn StdError + 'static)> {
+    let Decided(fault) = error.downcast_ref::<Decided>()?;
+    Some(&*fault.error)
+}
+
 /// A failed run, as middleware and the executor see it.
 #[derive(Debug)]
 pub struct RunError {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use windlass_core::limits::DELAY_MAX;
 use windlass_core::{
     At, Backend, Cancelling, Connect, Cursor, DeadReason, Failure, Filter, Finished, Inspect, JobId, JobRef,
-    Manage, Migrate, Migration, QueueInfo, QueueName, Result, VirtualClock,
+    Manage, Migrate, Migration, NewJob, Pushed, QueueInfo, QueueName, Result, VirtualClock,
 };
 
 use crate::any::{AnyBackend, Engine};
@@ -18,6 +18,7 @@ use crate::entropy::Entropy;
 use crate::envelope::{Draft, Envelope, Raw, Recorded};
 use crate::job::Job;
 use crate::middleware::OnDispatch;
+use crate::testing::{Harness, TokioHands};
 
 /// A handle on one *namespace* of one engine; a *named queue* ("mail") is a lane within it. Cheap to clone.
 ///
@@ -43,6 +44,10 @@ struct Shared<B> {
     backend: B,
     codec: Codec,
     clock: Option<VirtualClock>,
+    /// What moves the clock along with tokio's, in tests that want it so.
+    tokio_hands: Option<Arc<TokioHands>>,
+    /// What a test plans for this queue.
+    harness: Option<Arc<Harness>>,
     on_dispatch: Vec<Arc<dyn OnDispatch>>,
     ids: Ids,
     entropy: Arc<Entropy>,
@@ -88,6 +93,8 @@ impl<B: Backend> Queue<B> {
             backend,
             codec: Codec::default(),
             clock: None,
+            tokio_hands: None,
+            harness: None,
             on_dispatch: Vec::new(),
             ids: Ids::Fresh,
             entropy: Arc::new(Entropy::from_os()),
@@ -139,12 +146,54 @@ impl<B: Backend> Queue<B> {
     /// The clock this handle goes by, when it is not the engine's.
     #[must_use]
     pub fn virtual_clock(&self) -> Option<&VirtualClock> {
-        self.shared.clock.as_ref()
+        let clock = self.shared.clock.as_ref()?;
+        if let Some(hands) = &self.shared.tokio_hands {
+            hands.move_along(clock);
+        }
+        Some(clock)
+    }
+
+    /// Lets the virtual clock move along with tokio's from now on.
+    pub(crate) fn slaved_to_tokio(self) -> Self
+    where
+        B: Clone,
+    {
+        self.change(|shared| shared.tokio_hands = Some(Arc::new(TokioHands::new())))
+    }
+
+    pub(crate) fn is_slaved_to_tokio(&self) -> bool {
+        self.shared.tokio_hands.is_some()
+    }
+
+    /// Puts it under test: crashes can be planned and jobs run inline.
+    pub(crate) fn under_test(self) -> Self
+    where
+        B: Clone,
+    {
+        self.change(|shared| shared.harness = Some(Arc::default()))
+    }
+
+    pub(crate) fn harness(&self) -> Option<&Arc<Harness>> {
+        self.shared.harness.as_ref()
+    }
+
+    /// Runs what a test wants to be run as soon as it is dispatched.
+    async fn run_inline_jobs(&self) {
+        if let Some(running) = self.harness().and_then(|harness| harness.inline()) {
+            running.run_due().await;
+        }
+    }
+
+    /// Sends jobs that were checked.
+    pub(crate) async fn send(&self, jobs: &[NewJob]) -> Result<Vec<Pushed>> {
+        let pushed = self.backend().push(jobs, self.at()).await?;
+        self.run_inline_jobs().await;
+        Ok(pushed)
     }
 
     /// What to tell the engine about time.
     pub(crate) fn at(&self) -> At {
-        self.shared.clock.as_ref().map_or(At::Server, |clock| At::Instant(clock.now()))
+        self.virtual_clock().map_or(At::Server, |clock| At::Instant(clock.now()))
     }
 
     pub(crate) fn entropy(&self) -> &Arc<Entropy> {
@@ -361,12 +410,24 @@ impl<B: Engine> Queue<B> {
     /// The same queue without the type of its engine, as handlers see it.
     #[must_use]
     pub fn erase(&self) -> Queue<AnyBackend> {
-        let Shared { backend, codec, clock, on_dispatch, ids, entropy } = (*self.shared).clone();
+        let Shared { backend, codec, clock, tokio_hands, harness, on_dispatch, ids, entropy } =
+            (*self.shared).clone();
         // One that is erased already is not wrapped again.
         let backend = match (&backend as &dyn std::any::Any).downcast_ref::<AnyBackend>() {
             Some(erased) => erased.clone(),
             None => AnyBackend::new(backend),
         };
-        Queue { shared: Arc::new(Shared { backend, codec, clock, on_dispatch, ids, entropy }) }
+        Queue {
+            shared: Arc::new(Shared {
+                backend,
+                codec,
+                clock,
+                tokio_hands,
+                harness,
+                on_dispatch,
+                ids,
+                entropy,
+            }),
+        }
     }
 }

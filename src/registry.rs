@@ -118,6 +118,10 @@ impl<C: Send + Sync + 'static> Registry<C> {
         self
     }
 
+    pub(crate) fn container(&self) -> &C {
+        &self.container
+    }
+
     pub(crate) fn jobs(&self) -> Jobs {
         self.jobs.clone()
     }
@@ -137,6 +141,18 @@ impl Jobs {
 
     pub(crate) fn layers(&self) -> &[Arc<dyn Middleware>] {
         &self.layers
+    }
+
+    /// The same with one more layer around all others.
+    pub(crate) fn outermost(mut self, layer: impl Middleware) -> Self {
+        Arc::make_mut(&mut self.layers).insert(0, Arc::new(layer));
+        self
+    }
+
+    /// The same with one more layer within all others.
+    pub(crate) fn innermost(mut self, layer: impl Middleware) -> Self {
+        Arc::make_mut(&mut self.layers).push(Arc::new(layer));
+        self
     }
 
     /// What to claim: every name and alias, with the version its type has here.

@@ -1,17 +1,17 @@
 //! Draining: runs what is queued through the real executor, one job at a time, jumping the clock from one due time to the
-//! next.
+//! next. This is the builder and what comes out; `drive.rs` does it.
 
-use std::sync::Arc;
+use std::future::IntoFuture;
 use std::time::Duration;
 
-use windlass_core::{Backend, Claim, Inspect, Result, Settled, StateKind};
-use windlass_memory::MemoryBackend;
+use futures::future::BoxFuture;
+use windlass_core::{JobRef, Kinds, Settled, StateKind, Timestamp};
 
-use crate::context::Control;
-use crate::envelope::Envelope;
-use crate::executor::{Executor, Ran};
+use super::drive::Drive;
+use crate::any::Engine;
+use crate::executor::Ran;
 use crate::queue::Queue;
-use crate::registry::Registry;
+use crate::registry::{Jobs, Registry};
 
 /// Runs after which a drain gives up: jobs that keep dispatching each other would never end.
 const MOST_RUNS: u64 = 10_000;
@@ -32,11 +32,15 @@ pub struct Drained {
     pub dead: u64,
     /// Runs whose verdict was refused, since the lease was lost.
     pub lost: u64,
+    /// Workers that were [crashed](Queue::crash_worker).
+    pub crashed: u64,
+    /// Calls to the engine that failed and were tried again.
+    pub storage_errors: u64,
     /// How far the clock moved.
     pub elapsed: Duration,
     /// What failed, in order: the kind and the error.
     pub failures: Vec<(String, String)>,
-    /// Jobs that are left: blocked, paused, or of kinds the registry does not know.
+    /// Jobs that are left: blocked, paused, due later than the drain went, or of kinds the registry does not know.
     pub left: u64,
 }
 
@@ -54,82 +58,14 @@ impl Drained {
             self.failures
         );
     }
-}
 
-impl Queue<MemoryBackend> {
-    /// Runs jobs until none is left that can run, moving the clock to each due time: retries, delays and snoozes included. One
-    /// at a time, by the real executor with codec, middleware, limits and panic guard; what a handler awaits takes real
-    /// time. A handler's error is recorded, not raised.
-    ///
-    /// # Panics
-    /// After 10,000 runs, naming the kinds that keep going; and when the queue is no [`fake`](Self::fake), whose clock could
-    /// not be moved.
-    pub async fn drain<C: Send + Sync + 'static>(&self, jobs: &Registry<C>) -> Drained {
-        self.try_drain(jobs)
-            .await
-            .unwrap_or_else(|error| panic!("the drain met an error of the engine: {error}"))
+    /// How many runs there were.
+    #[must_use]
+    pub fn runs(&self) -> u64 {
+        self.completed + self.retried + self.snoozed + self.cancelled + self.dead + self.lost + self.crashed
     }
 
-    async fn try_drain<C: Send + Sync + 'static>(&self, jobs: &Registry<C>) -> Result<Drained> {
-        let Some(clock) = self.virtual_clock().cloned() else {
-            panic!("only a fake queue can be drained: its clock must be moved; run a Worker on this one");
-        };
-        let start = clock.now();
-        let kinds = jobs.jobs().kinds();
-        let executor = Executor::new(jobs.jobs(), self.erase());
-        let session = self.entropy().session();
-        let mut drained = Drained::default();
-        let mut recent: Vec<String> = Vec::new();
-        loop {
-            let queues =
-                self.backend().queues(self.at()).await?.into_iter().map(|queue| queue.name).collect();
-            let claim = Claim {
-                session,
-                nonce: self.entropy().nonce(),
-                queues,
-                kinds: kinds.clone(),
-                limit: 1,
-                ahead: 0,
-                suspects: true,
-                lease: Duration::from_secs(24 * 60 * 60),
-            };
-            let claimed = self.backend().claim(&claim, self.at()).await?;
-            let now = claimed.now;
-            let Some(job) = claimed.jobs.into_iter().next() else {
-                match claimed.wake_at {
-                    _ if claimed.more => continue,
-                    Some(due) => {
-                        clock.advance_to(due);
-                        continue;
-                    }
-                    None => break,
-                }
-            };
-            recent.push(job.body.kind.to_string());
-            assert!(
-                (recent.len() as u64) < MOST_RUNS,
-                "drain stopped after {MOST_RUNS} runs without becoming empty\n\n  the last jobs were: {}\n  virtual time now: {} (started {start})",
-                recent[recent.len() - 12..].join(" -> "),
-                clock.now()
-            );
-            let kind = job.body.kind.to_string();
-            let finished = executor.run(Envelope::claimed(job, now), Arc::new(Control::default())).await;
-            if let Some((_, text)) = finished.failure {
-                drained.failures.push((kind, text));
-            }
-            if let Some(verdict) = finished.verdict {
-                let settled = self.backend().settle(&[verdict], self.at()).await?;
-                drained.count(finished.ran, settled.first().copied().unwrap_or(Settled::LeaseLost));
-            }
-        }
-        drained.elapsed = clock.now().since(start);
-        drained.left = self.backend().queues(self.at()).await?.iter().map(|queue| queue.counts.live()).sum();
-        Ok(drained)
-    }
-}
-
-impl Drained {
-    fn count(&mut self, ran: Ran, settled: Settled) {
+    pub(crate) fn count(&mut self, ran: Ran, settled: Settled) {
         let count = match (ran, settled) {
             (Ran::Settled, Settled::AlreadyApplied | Settled::LeaseLost)
             | (_, Settled::Applied(StateKind::Completed)) => &mut self.completed,
@@ -140,5 +76,172 @@ impl Drained {
             (_, Settled::Applied(_)) => &mut self.retried,
         };
         *count += 1;
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.completed += other.completed;
+        self.retried += other.retried;
+        self.snoozed += other.snoozed;
+        self.cancelled += other.cancelled;
+        self.dead += other.dead;
+        self.lost += other.lost;
+        self.crashed += other.crashed;
+        self.storage_errors += other.storage_errors;
+        self.elapsed += other.elapsed;
+        self.failures.extend(other.failures);
+        self.left = other.left;
+    }
+}
+
+/// One run of a [`step`](Queue::step).
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Stepped {
+    /// The job that ran.
+    pub job: JobRef,
+    /// The name it is stored under.
+    pub kind: String,
+    /// Which attempt it was, from 1.
+    pub attempt: u16,
+    /// The state it is in now; `None` when its verdict was refused, or its worker crashed before giving one.
+    pub state: Option<StateKind>,
+    /// Why it failed, when it did.
+    pub error: Option<String>,
+}
+
+/// A drain that is being put together; await it to run it.
+#[must_use = "a drain does nothing until it is awaited"]
+pub struct Drain<'q, B: Engine> {
+    queue: &'q Queue<B>,
+    jobs: Jobs,
+    options: Options,
+}
+
+/// How a drain goes.
+#[derive(Clone)]
+pub(crate) struct Options {
+    pub(crate) kinds: Kinds,
+    pub(crate) until: Until,
+    pub(crate) strict: bool,
+    pub(crate) shuffled: Option<u64>,
+    pub(crate) most_runs: u64,
+}
+
+/// How far a drain moves the clock.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    Empty,
+    Instant(Timestamp),
+    /// Not at all.
+    Due,
+}
+
+/// Running what is queued: on a [fake](Queue::fake), and on any engine whose queue was given a virtual
+/// [`clock`](Queue::clock).
+impl<B: Engine> Queue<B> {
+    /// Runs jobs until none is left that can run, moving the clock to each due time: retries, delays and snoozes included. One
+    /// at a time, by the real executor with codec, middleware, limits and panic guard; what a handler awaits takes real
+    /// time, or tokio's when the clock is [slaved](super::Fake::tokio_time) to it. A handler's error is recorded, not
+    /// raised, unless the drain is [`strict`](Drain::strict).
+    ///
+    /// Like a worker it tries again when the engine fails; each time costs a second of virtual time.
+    ///
+    /// # Panics
+    /// After 10,000 runs, naming the kinds that keep going; and when the queue's clock cannot be moved.
+    pub fn drain<C: Send + Sync + 'static>(&self, jobs: &Registry<C>) -> Drain<'_, B> {
+        Drain::new(self, jobs.jobs())
+    }
+
+    /// [`drain`](Self::drain) of what is due now: the clock does not move.
+    pub fn drain_due<C: Send + Sync + 'static>(&self, jobs: &Registry<C>) -> Drain<'_, B> {
+        self.drain(jobs).due()
+    }
+
+    /// [`drain`](Self::drain) of what is due up to `instant`, where the clock stands afterwards.
+    pub fn drain_until<C: Send + Sync + 'static>(
+        &self,
+        jobs: &Registry<C>,
+        instant: impl Into<Timestamp>,
+    ) -> Drain<'_, B> {
+        self.drain(jobs).until(instant)
+    }
+
+    /// [`drain`](Self::drain) in another order that a crowd of workers might take: jobs of several named queues, and up to
+    /// eight at a time, change places as the seed says.
+    pub fn drain_shuffled<C: Send + Sync + 'static>(&self, jobs: &Registry<C>, seed: u64) -> Drain<'_, B> {
+        self.drain(jobs).shuffled(seed)
+    }
+
+    /// Runs one job that is due now; `None` when none is. The clock does not move.
+    ///
+    /// # Panics
+    /// When the queue's clock is not virtual.
+    pub async fn step<C: Send + Sync + 'static>(&self, jobs: &Registry<C>) -> Option<Stepped> {
+        let drain = self.drain(jobs).due();
+        let mut drive = Drive::new(drain.queue, drain.jobs, drain.options);
+        drive.next().await
+    }
+}
+
+impl<'q, B: Engine> Drain<'q, B> {
+    pub(crate) fn new(queue: &'q Queue<B>, jobs: Jobs) -> Self {
+        let options = Options {
+            kinds: jobs.kinds(),
+            until: Until::Empty,
+            strict: false,
+            shuffled: None,
+            most_runs: MOST_RUNS,
+        };
+        Self { queue, jobs, options }
+    }
+
+    pub(crate) fn kinds(mut self, kinds: Kinds) -> Self {
+        self.options.kinds = kinds;
+        self
+    }
+
+    /// Leaves the clock where it is.
+    pub fn due(mut self) -> Self {
+        self.options.until = Until::Due;
+        self
+    }
+
+    /// Moves the clock to `instant`, and no further.
+    pub fn until(mut self, instant: impl Into<Timestamp>) -> Self {
+        self.options.until = Until::Instant(instant.into());
+        self
+    }
+
+    /// Takes another legal order.
+    pub fn shuffled(mut self, seed: u64) -> Self {
+        self.options.shuffled = Some(seed);
+        self
+    }
+
+    /// Panics at the first handler that fails, with its error.
+    pub fn strict(mut self) -> Self {
+        self.options.strict = true;
+        self
+    }
+
+    /// Gives up after so many runs instead of 10,000.
+    pub fn at_most_runs(mut self, runs: u64) -> Self {
+        self.options.most_runs = runs;
+        self
+    }
+}
+
+impl<'q, B: Engine> IntoFuture for Drain<'q, B> {
+    type Output = Drained;
+    type IntoFuture = BoxFuture<'q, Drained>;
+
+    fn into_future(self) -> BoxFuture<'q, Drained> {
+        Box::pin(Drive::new(self.queue, self.jobs, self.options).run())
+    }
+}
+
+impl<B: Engine> std::fmt::Debug for Drain<'_, B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drain").field("queue", self.queue).finish_non_exhaustive()
     }
 }

@@ -21,28 +21,50 @@
 //! let queue = Queue::<MemoryBackend>::fake();
 //! sign_up(&queue, "ada@example.com").await?;
 //! queue.assert_dispatched::<SendEmail>();
-//! queue.assert_dispatched_with(|job: &SendEmail| job.to == "ada@example.com");
+//! queue.dispatched::<SendEmail>().on("default").matching(|job| job.to == "ada@example.com").assert_once();
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The rooms: making one ([`Fake`]); asking what was dispatched ([`Query`], [`Snapshot`]); running it ([`Drain`],
+//! [`perform`], [`Inline`]); breaking it ([`Faults`], [`Step`], [`assert_idempotent`]). The
+//! guide [Testing your jobs](crate::docs::testing) has a recipe for each.
 
 mod assertions;
+mod clock;
+mod crash;
+mod cycle;
+mod diff;
 mod drain;
+mod drive;
+mod expect;
+mod failure;
+mod fake;
+mod faulty;
+mod harness;
+mod inline;
+mod perform;
+mod performed;
+mod query;
+mod safety;
+mod sequence;
+mod snapshot;
+mod text;
 
-use windlass_core::VirtualClock;
-use windlass_memory::{MemoryBackend, MemoryOptions};
+pub use windlass_memory::{Corrupt, Dispatched, Faults, Verb};
 
-pub use self::drain::Drained;
-pub use windlass_memory::{Dispatched, Faults, Verb};
-
-use crate::queue::Queue;
-
-impl Queue<MemoryBackend> {
-    /// A queue for a test: an empty memory engine that remembers every dispatch, a clock that shows 2030-01-01T00:00:00Z
-    /// until it is moved, ids 1, 2, 3, and random numbers from a fixed seed. Nothing is shared with other tests.
-    #[must_use]
-    pub fn fake() -> Self {
-        let options = MemoryOptions { record_dispatches: true, ..MemoryOptions::default() };
-        Self::new(MemoryBackend::with_options(options)).clock(VirtualClock::default()).deterministic(0)
-    }
-}
+pub(crate) use self::clock::TokioHands;
+pub use self::crash::Step;
+pub use self::drain::{Drain, Drained, Stepped};
+pub use self::expect::Expectation;
+pub use self::failure::{AssertionError, Count};
+pub use self::fake::Fake;
+pub use self::faulty::Faulty;
+pub(crate) use self::harness::Harness;
+pub use self::inline::Inline;
+pub use self::perform::{Perform, Performing, perform};
+pub use self::performed::Performed;
+pub use self::query::{Found, Query};
+pub use self::safety::{assert_at_least_once, assert_idempotent};
+pub use self::sequence::{JobList, Names};
+pub use self::snapshot::{Entry, Mark, Snapshot};

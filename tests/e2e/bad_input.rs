@@ -134,7 +134,7 @@ async fn values_that_cannot_be_written_are_refused() {
     );
     queue.dispatch(Point { x: -0.0 }).await.unwrap();
     queue.dispatch(Numbers(u64::MAX, i128::MIN)).await.unwrap();
-    let numbers = queue.dispatched::<Numbers>();
+    let numbers = queue.dispatched::<Numbers>().get();
     assert_eq!((numbers[0].0, numbers[0].1), (u64::MAX, i128::MIN), "no precision is lost");
 }
 

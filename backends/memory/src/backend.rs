@@ -16,7 +16,7 @@ use windlass_core::{
 };
 
 use crate::faults::{Faults, Verb};
-use crate::recorder::Dispatched;
+use crate::recorder::{Dispatched, Recorder};
 use crate::store::Store;
 
 /// Settings of a memory engine.
@@ -72,7 +72,20 @@ impl MemoryBackend {
     /// Every dispatch that was taken in, oldest first, when [`MemoryOptions::record_dispatches`] is on.
     #[must_use]
     pub fn recorded(&self) -> Vec<Dispatched> {
-        self.lock().recorded.clone().unwrap_or_default()
+        self.lock().recorded.as_ref().map(Recorder::log).unwrap_or_default()
+    }
+
+    /// How many dispatches were recorded so far, forgotten ones included.
+    #[must_use]
+    pub fn recorded_so_far(&self) -> usize {
+        self.lock().recorded.as_ref().map_or(0, Recorder::taken_in)
+    }
+
+    /// Forgets the recorded dispatches. The jobs stay.
+    pub fn forget_recorded(&self) {
+        if let Some(recorded) = &mut self.lock().recorded {
+            recorded.forget();
+        }
     }
 
     /// The record of a job, synchronously: tests look between steps.
@@ -95,14 +108,21 @@ impl MemoryBackend {
         self.shared.bell.notify_waiters();
     }
 
-    fn step<T>(
+    fn deliver(&self, store: &mut Store, claim: &Claim, now: Timestamp) -> Claimed {
+        let mut claimed = store.claim(claim, now);
+        self.shared.faults.tamper(claim, &mut claimed);
+        claimed
+    }
+
+    async fn step<T>(
         &self,
         verb: Verb,
         at: At,
         step: impl FnOnce(&mut Store, Timestamp) -> Result<T>,
     ) -> Result<T> {
         self.shared.calls.fetch_add(1, Ordering::Relaxed);
-        self.shared.faults.around(verb, || {
+        self.shared.faults.lag(verb).await;
+        self.shared.faults.around(verb, Some(at), || {
             let mut store = self.lock();
             let now = store.tick(at)?;
             step(&mut store, now)
@@ -131,19 +151,19 @@ impl Backend for MemoryBackend {
 
     async fn push(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {
         NewJob::validate_all(jobs)?;
-        let pushed = self.step(Verb::Push, at, |store, now| store.push(jobs, now));
+        let pushed = self.step(Verb::Push, at, |store, now| store.push(jobs, now)).await;
         self.ring();
         pushed
     }
 
     async fn claim(&self, claim: &Claim, at: At) -> Result<Claimed> {
         claim.validate()?;
-        self.step(Verb::Claim, at, |store, now| Ok(store.claim(claim, now)))
+        self.step(Verb::Claim, at, |store, now| Ok(self.deliver(store, claim, now))).await
     }
 
     async fn settle(&self, verdicts: &[Verdict], at: At) -> Result<Vec<Settled>> {
         Verdict::validate_all(verdicts)?;
-        let settled = self.step(Verb::Settle, at, |store, now| Ok(store.settle(verdicts, now)));
+        let settled = self.step(Verb::Settle, at, |store, now| Ok(store.settle(verdicts, now))).await;
         self.ring();
         settled
     }
@@ -156,14 +176,16 @@ impl Backend for MemoryBackend {
     ) -> Result<(Vec<Settled>, Claimed)> {
         Verdict::validate_all(verdicts)?;
         claim.validate()?;
-        let both = self.step(Verb::Settle, at, |store, now| {
+        self.shared.faults.lag(Verb::Claim).await;
+        let step = self.step(Verb::Settle, at, |store, now| {
             let settled = store.settle(verdicts, now);
             self.shared
                 .faults
-                .around(Verb::Claim, || Ok(store.claim(claim, now)))
+                .around(Verb::Claim, Some(at), || Ok(self.deliver(store, claim, now)))
                 .map(|claimed| (settled, claimed))
                 .map_err(Error::effect_unknown)
         });
+        let both = step.await;
         self.ring();
         both
     }
@@ -176,35 +198,34 @@ impl Backend for MemoryBackend {
                 held.len()
             )));
         }
-        self.step(Verb::Extend, at, |store, now| Ok(store.extend(session, held, lease, now)))
+        self.step(Verb::Extend, at, |store, now| Ok(store.extend(session, held, lease, now))).await
     }
 
     async fn hand_back(&self, session: SessionId, nonce: Option<Nonce>, at: At) -> Result<usize> {
-        let handed = self.step(Verb::Other, at, |store, now| Ok(store.hand_back(session, nonce, now)));
+        let handed = self.step(Verb::Other, at, |store, now| Ok(store.hand_back(session, nonce, now))).await;
         self.ring();
         handed
     }
 
     async fn annotate(&self, notes: &[Note], at: At) -> Result<Vec<bool>> {
-        self.step(Verb::Annotate, at, |store, now| Ok(store.annotate(notes, now)))
+        self.step(Verb::Annotate, at, |store, now| Ok(store.annotate(notes, now))).await
     }
 
     async fn sweep(&self, sweep: &Sweep, at: At) -> Result<Swept> {
         Filter::validate_page(sweep.limit)?;
-        let swept = self.step(Verb::Sweep, at, |store, now| Ok(store.sweep(*sweep, now)));
+        let swept = self.step(Verb::Sweep, at, |store, now| Ok(store.sweep(*sweep, now))).await;
         self.ring();
         swept
     }
 
     async fn outcomes(&self, jobs: &[JobRef], max_wait: Duration, at: At) -> Result<Vec<Option<Finished>>> {
-        let look = || {
-            self.step(Verb::Other, at, |store, _| Ok(jobs.iter().map(|job| store.finished(job)).collect()))
-        };
         let deadline = tokio::time::Instant::now() + max_wait;
         loop {
             let mut bell = std::pin::pin!(self.shared.bell.notified());
             bell.as_mut().enable();
-            let found: Vec<Option<Finished>> = look()?;
+            let found: Vec<Option<Finished>> = self
+                .step(Verb::Other, at, |store, _| Ok(jobs.iter().map(|job| store.finished(job)).collect()))
+                .await?;
             let done = found.is_empty() || found.iter().any(Option::is_some);
             if done || tokio::time::timeout_at(deadline, bell).await.is_err() {
                 return Ok(found);
@@ -214,7 +235,8 @@ impl Backend for MemoryBackend {
 
     async fn wait(&self, session: SessionId, queues: &[QueueName], max: Duration) -> Result<Wake> {
         self.shared.calls.fetch_add(1, Ordering::Relaxed);
-        self.shared.faults.around(Verb::Wait, || Ok(()))?;
+        self.shared.faults.lag(Verb::Wait).await;
+        self.shared.faults.around(Verb::Wait, None, || Ok(()))?;
         let deadline = tokio::time::Instant::now() + max;
         let next_due = self.lock().next_due(queues);
         loop {
@@ -240,46 +262,46 @@ impl Backend for MemoryBackend {
     }
 
     async fn now(&self, at: At) -> Result<Timestamp> {
-        self.step(Verb::Other, at, |_, now| Ok(now))
+        self.step(Verb::Other, at, |_, now| Ok(now)).await
     }
 }
 
 impl Inspect for MemoryBackend {
     async fn get(&self, job: &JobRef, at: At) -> Result<Option<Record>> {
-        self.step(Verb::Other, at, |store, _| Ok(store.get(job)))
+        self.step(Verb::Other, at, |store, _| Ok(store.get(job))).await
     }
 
     async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: usize, at: At) -> Result<Page> {
         Filter::validate_page(limit)?;
-        self.step(Verb::Other, at, |store, _| store.list(filter, after, limit))
+        self.step(Verb::Other, at, |store, _| store.list(filter, after, limit)).await
     }
 
     async fn queues(&self, at: At) -> Result<Vec<QueueInfo>> {
-        self.step(Verb::Other, at, |store, _| Ok(store.queues()))
+        self.step(Verb::Other, at, |store, _| Ok(store.queues())).await
     }
 }
 
 impl Manage for MemoryBackend {
     async fn cancel(&self, job: &JobRef, reason: &str, at: At) -> Result<Cancelling> {
-        let cancelled = self.step(Verb::Other, at, |store, now| Ok(store.cancel(job, reason, now)));
+        let cancelled = self.step(Verb::Other, at, |store, now| Ok(store.cancel(job, reason, now))).await;
         self.ring();
         cancelled
     }
 
     async fn revive(&self, job: &JobRef, at: At) -> Result<()> {
-        let revived = self.step(Verb::Other, at, |store, now| store.revive(job, now));
+        let revived = self.step(Verb::Other, at, |store, now| store.revive(job, now)).await;
         self.ring();
         revived
     }
 
     async fn run_now(&self, job: &JobRef, at: At) -> Result<()> {
-        let done = self.step(Verb::Other, at, |store, now| store.run_now(job, now));
+        let done = self.step(Verb::Other, at, |store, now| store.run_now(job, now)).await;
         self.ring();
         done
     }
 
     async fn delete(&self, job: &JobRef, at: At) -> Result<()> {
-        self.step(Verb::Other, at, |store, now| store.delete(job, now))
+        self.step(Verb::Other, at, |store, now| store.delete(job, now)).await
     }
 
     async fn pause(&self, queue: &QueueName, at: At) -> Result<()> {
@@ -287,13 +309,16 @@ impl Manage for MemoryBackend {
             store.set_paused(queue, true);
             Ok(())
         })
+        .await
     }
 
     async fn resume(&self, queue: &QueueName, at: At) -> Result<()> {
-        let resumed = self.step(Verb::Other, at, |store, _| {
-            store.set_paused(queue, false);
-            Ok(())
-        });
+        let resumed = self
+            .step(Verb::Other, at, |store, _| {
+                store.set_paused(queue, false);
+                Ok(())
+            })
+            .await;
         self.ring();
         resumed
     }

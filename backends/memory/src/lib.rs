@@ -21,6 +21,6 @@ mod sweep;
 mod transaction;
 
 pub use backend::{MemoryBackend, MemoryOptions};
-pub use faults::{Faults, Verb};
+pub use faults::{Corrupt, Fate, Faults, Verb};
 pub use recorder::Dispatched;
 pub use transaction::MemoryTransaction;

@@ -6,7 +6,6 @@ use windlass_core::{
 };
 
 use crate::ending::orphaned;
-use crate::recorder::Dispatched;
 use crate::store::{Job, More, Rank, Slot, State, Store};
 
 /// What a push would do, decided without touching anything.
@@ -128,7 +127,7 @@ impl Store {
         let more = deadline
             .map(|deadline| Box::new(More { deadline: Some(deadline.resolve(now)), ..More::default() }));
         if let Some(recorded) = &mut self.recorded {
-            recorded.push(Dispatched { body: job.body.clone(), at: now, due: job.due.resolve(now) });
+            recorded.take_in(job.body.clone(), now, job.due.resolve(now));
         }
         self.insert(Job {
             body: job.body.clone(),

@@ -13,7 +13,7 @@ use windlass_core::{
     Progress, QueueName, Result, Retention, SessionId, StateKind, Timestamp, WhyBlocked, WhyScheduled,
 };
 
-use crate::recorder::Dispatched;
+use crate::recorder::Recorder;
 
 /// The place of a job in the slab.
 pub(crate) type Slot = u32;
@@ -227,7 +227,7 @@ pub(crate) struct Store {
     /// Sessions that have something to hear: a cancellation of a job they run.
     pub(crate) control: HashSet<SessionId>,
     /// Everything ever dispatched, when it is recorded.
-    pub(crate) recorded: Option<Vec<Dispatched>>,
+    pub(crate) recorded: Option<Recorder>,
     sequence: u64,
     timing: Option<Timing>,
     latest: Timestamp,
@@ -241,7 +241,7 @@ impl Store {
             lane_of: HashMap::new(),
             retention,
             control: HashSet::new(),
-            recorded: record.then(Vec::new),
+            recorded: record.then(Recorder::default),
             sequence: 0,
             timing: None,
             latest: Timestamp::MIN,

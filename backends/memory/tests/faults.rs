@@ -7,7 +7,7 @@ use windlass_core::{
     At, Backend, Claim, Effect, ErrorKind, Held, Inspect, Kind, Lease, Manage, Nonce, Note, RecordState,
     Result, SessionId, StateKind, Sweep, Timestamp, Verdict, Wake,
 };
-use windlass_memory::{MemoryBackend, Verb};
+use windlass_memory::{Corrupt, MemoryBackend, Verb};
 
 const NOW: At = At::Instant(Timestamp::VIRTUAL_START);
 const LEASE: Duration = Duration::from_secs(30);
@@ -203,4 +203,101 @@ async fn bad_input_is_refused_before_the_plan_is_asked() {
     let bad = draft().with(|body| body.max_attempts = 0).build();
     assert_eq!(backend.push(&[bad], NOW).await.unwrap_err().kind(), ErrorKind::Invalid);
     failed(backend.push(&[draft().build()], NOW).await, "push");
+}
+
+fn later(seconds: u64) -> At {
+    At::Instant(Timestamp::VIRTUAL_START.saturating_add(Duration::from_secs(seconds)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_call_waits_and_then_takes_its_fate() {
+    let backend = MemoryBackend::new();
+    let start = tokio::time::Instant::now();
+    backend.faults().delay_next(Verb::Push, 2, Duration::from_secs(3));
+    backend.faults().fail_next(Verb::Push, 1);
+    failed(backend.push(&[draft().build()], NOW).await, "push");
+    assert_eq!(start.elapsed(), Duration::from_secs(6));
+    backend.push(&[draft().build()], NOW).await.unwrap();
+    backend.faults().delay_next(Verb::Wait, 1, Duration::from_secs(1));
+    backend.faults().delay_next(Verb::Claim, 1, Duration::from_secs(1));
+    backend.wait(SessionId::from_u128(1), &[mail()], LEASE).await.unwrap();
+    assert_eq!(backend.settle_and_claim(&[], &ask(), NOW).await.unwrap().1.jobs.len(), 1);
+    assert_eq!(start.elapsed(), Duration::from_secs(8));
+}
+
+#[tokio::test]
+async fn a_disconnected_engine_does_nothing_until_the_time_is_over() {
+    let backend = MemoryBackend::new();
+    let job = draft().build();
+    backend.faults().disconnect_for(Duration::from_secs(10));
+    for at in [later(5), later(14)] {
+        let error = backend.push(std::slice::from_ref(&job), at).await.unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Connection, Effect::NotApplied));
+        assert!(error.to_string().contains("cannot be reached until 2030-01-01T00:00:15Z"), "{error}");
+    }
+    assert!(backend.wait(SessionId::from_u128(1), &[mail()], LEASE).await.is_err());
+    assert!(backend.peek(&job.body.job()).is_none());
+    backend.push(&[job], later(15)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_corrupt_payload_arrives_damaged_and_is_stored_whole() {
+    for (how, arrives) in
+        [(Corrupt::Truncate, &b"{\"a"[..]), (Corrupt::Flip, b"\xfb\"a\":1}"), (Corrupt::Empty, b"")]
+    {
+        let backend = MemoryBackend::new();
+        let jobs = [(); 2].map(|()| draft().with(|body| body.payload = b"{\"a\":1}"[..].into()).build());
+        backend.push(&jobs, NOW).await.unwrap();
+        backend.faults().corrupt_next(1, how);
+        let claimed = backend.claim(&ask(), NOW).await.unwrap().jobs;
+        assert_eq!(
+            (&*claimed[0].body.payload, &*claimed[1].body.payload),
+            (arrives, &b"{\"a\":1}"[..]),
+            "{how:?}"
+        );
+        assert_eq!(&*backend.peek(&jobs[0].body.job()).unwrap().body.payload, b"{\"a\":1}");
+    }
+}
+
+#[tokio::test]
+async fn a_duplicated_delivery_comes_once_more_under_the_same_lease() {
+    let backend = MemoryBackend::new();
+    backend.push(&[draft().build()], NOW).await.unwrap();
+    backend.faults().duplicate_next_delivery(1);
+    let first = backend.claim(&ask(), NOW).await.unwrap();
+    assert!(first.more);
+    let verdicts = [Verdict::new(first.jobs[0].lease.clone(), complete())];
+    backend.settle(&verdicts, NOW).await.unwrap();
+    let nobodys = Claim { queues: Vec::new(), ..ask() };
+    assert!(backend.claim(&nobodys, NOW).await.unwrap().jobs.is_empty(), "only who can run it gets it");
+    assert_eq!(backend.claim(&ask(), NOW).await.unwrap().jobs, first.jobs);
+    assert!(backend.claim(&ask(), NOW).await.unwrap().jobs.is_empty());
+}
+
+#[tokio::test]
+async fn faults_by_rate_repeat_with_their_seed_and_name_it() {
+    let fates = async |seed| {
+        let backend = MemoryBackend::new();
+        backend.faults().seed(seed);
+        backend.faults().every(Verb::Push, 0.2);
+        backend.faults().lose_every_reply(Verb::Push, 0.1);
+        let mut fates = Vec::new();
+        for _ in 0..1_000 {
+            fates.push(backend.push(&[draft().build()], NOW).await.err());
+        }
+        backend.faults().clear();
+        backend.push(&[draft().build()], NOW).await.unwrap();
+        fates
+    };
+    let kinds = |fates: &[Option<windlass_core::Error>]| {
+        fates.iter().map(|fate| fate.as_ref().map(windlass_core::Error::effect)).collect::<Vec<_>>()
+    };
+    let seven = fates(7).await;
+    let count = |effect| kinds(&seven).iter().filter(|found| **found == Some(effect)).count();
+    let (failed, lost) = (count(Effect::NotApplied), count(Effect::Unknown));
+    assert!((150..250).contains(&failed) && (60..140).contains(&lost), "{failed} failed, {lost} lost");
+    assert_eq!(kinds(&seven), kinds(&fates(7).await));
+    assert_ne!(kinds(&seven), kinds(&fates(8).await));
+    let error = seven.into_iter().flatten().next().unwrap();
+    assert!(error.to_string().contains("seed 7"), "{error}");
 }
