@@ -349,3 +349,18 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tighter_of_two_orders_to_stop_counts() {
+        let control = Control::default();
+        control.stop(Stop::Cancelled, Duration::from_secs(5));
+        control.stop(Stop::LeaseLost, Duration::from_secs(1));
+        control.stop(Stop::Shutdown, Duration::from_secs(3));
+        assert_eq!(control.reason(), Some(Stop::LeaseLost));
+        assert!(control.token().is_cancelled(), "also for who asks later");
+    }
+}

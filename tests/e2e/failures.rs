@@ -16,9 +16,11 @@ async fn a_panic_is_a_failed_attempt_and_hurts_nobody_else() {
     }
     let report = world.worker().concurrency(4).until_empty().run().await.unwrap();
     assert_eq!((report.panicked, report.retried, report.completed), (1, 1, 20));
-    let recorded = world.find(&bad).await;
-    assert_eq!((recorded.state(), recorded.history().attempts), (StateKind::Scheduled, 1));
-    let error = recorded.history().last_error.clone().unwrap();
+    let Recorded::Scheduled(recorded) = world.find(&bad).await else { panic!("scheduled") };
+    let history = &recorded.state().history;
+    assert_eq!(history.attempts, 1);
+    assert_eq!(recorded.state().due.since(world.clock.now()), seconds(10), "by the job's own policy");
+    let error = history.last_error.clone().unwrap();
     assert!(error.is_panic());
     assert_eq!(error.message(), "index out of bounds");
 }
@@ -241,4 +243,24 @@ async fn a_panic_anywhere_in_the_jobs_own_code_is_a_failed_attempt_and_costs_no_
         let report = working.stop().await;
         assert_eq!((report.retried, report.dead, report.panicked), (1, 1, 2), "{mine:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn suspects_run_one_at_a_time() {
+    let world = World::new();
+    for name in ["a", "b"] {
+        world.dispatch(act(name, Do::SleepDeaf(seconds(20)))).await;
+    }
+    let doomed = start(world.worker());
+    world.pass(seconds(1)).await;
+    doomed.kill().await;
+    world.pass(seconds(31)).await;
+    let sweep = windlass::core::Sweep::default();
+    world.queue.backend().sweep(&sweep, windlass::At::Instant(world.clock.now())).await.unwrap();
+    let working = start(world.worker());
+    world.pass(seconds(15)).await;
+    assert_eq!(world.journal.lines(), ["a", "b", "a dropped", "b dropped", "a"]);
+    world.pass(seconds(30)).await;
+    assert_eq!(world.journal.lines()[5..], ["a woke", "b", "b woke"]);
+    working.stop().await;
 }

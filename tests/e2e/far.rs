@@ -104,13 +104,17 @@ async fn handlers_are_stopped_in_time_although_the_engine_does_not_answer_the_be
     world.dispatch(act("polite", Do::Sleep(hours(1)))).await;
     world.dispatch(act("deaf", Do::SleepDeaf(hours(1)))).await;
     let working = start(worker.sweep_every(hours(1)));
-    world.pass(milliseconds(26_500)).await;
+    // The beat at 10 s was not answered within the time of another.
+    world.pass(seconds(21)).await;
+    world.dispatch(finish("late")).await;
+    world.pass(milliseconds(5_500)).await;
     assert_eq!(world.journal.lines(), ["polite", "deaf"]);
     world.pass(milliseconds(1_500)).await;
     assert_eq!(world.journal.count("polite told to stop: Some(LeaseLost)"), 1, "told at 27 s");
     assert_eq!(world.journal.count("deaf dropped"), 0);
     world.pass(milliseconds(2_500)).await;
     assert_eq!(world.journal.count("deaf dropped"), 1, "dropped at 30 s");
+    assert_eq!(world.journal.count("late"), 0, "it does not trust itself to claim");
     working.kill().await;
 }
 
@@ -118,7 +122,9 @@ async fn handlers_are_stopped_in_time_although_the_engine_does_not_answer_the_be
 async fn a_job_whose_lease_ended_before_its_claim_was_answered_is_not_started() {
     let world = World::new();
     let (far, worker) = world.far();
-    far.claims_take(seconds(4));
+    // The answer comes between two looks at the leases.
+    far.claims_take(milliseconds(4_050));
+    far.settles_take(milliseconds(4_050));
     world.dispatch(finish("job")).await;
     let working = start(worker.lease(seconds(1)).sweep_every(hours(1)));
     world.pass(milliseconds(4_500)).await;
@@ -163,4 +169,49 @@ async fn a_job_ends_although_its_last_notes_are_not_taken() {
     assert_eq!(world.state(&talker).await, StateKind::Completed);
     assert_eq!(world.state(&next).await, StateKind::Completed);
     working.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_keeps_its_lease_until_it_is_settled() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    // It arrives when the lease would have ended.
+    far.settles_take(seconds(80));
+    let job = world.dispatch(finish("job")).await;
+    let working = start(worker);
+    world.pass(seconds(1)).await;
+    let other = start(world.worker());
+    world.pass(seconds(90)).await;
+    let recorded = world.find(&job).await;
+    assert_eq!((recorded.state(), recorded.history().epoch), (StateKind::Completed, 1));
+    assert_eq!(world.journal.lines(), ["job"]);
+    other.stop().await;
+    working.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_that_the_shutdown_could_not_wait_for_is_sent_again() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    far.settles_take(milliseconds(400));
+    world.dispatch(finish("job")).await;
+    let working = start(worker.shutdown_deadline(milliseconds(100)));
+    world.pass(milliseconds(100)).await;
+    let stopped = working.signal();
+    world.pass(seconds(2)).await;
+    let report = stopped.await.unwrap().unwrap();
+    assert_eq!((report.completed, report.lost), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_claim_is_followed_by_another_without_a_hint() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    far.waits_take(FOR_EVER);
+    let sleepers = (0..1_500).map(|n| act(&n.to_string(), Do::SleepDeaf(hours(1))));
+    world.queue.dispatch_all(sleepers).await.unwrap();
+    let working = start(worker.concurrency(2_000).poll(hours(1)));
+    world.pass(seconds(1)).await;
+    assert_eq!(world.journal.lines().len(), 1_500, "a claim brings a thousand at most");
+    working.kill().await;
 }

@@ -89,3 +89,35 @@ async fn it_claims_again_when_it_can_extend_again() {
     let report = working.stop().await;
     assert_eq!(report.storage_errors, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_lease_is_lost_is_dropped_with_the_next_beat() {
+    let world = World::new();
+    world.dispatch(act("job", Do::SleepDeaf(hours(1)))).await;
+    let working = start(world.worker());
+    world.pass(seconds(1)).await;
+    world.clock.advance(seconds(60));
+    world.queue.backend().sweep(&Sweep::default(), At::Instant(world.clock.now())).await.unwrap();
+    world.pass(seconds(11)).await;
+    assert_eq!(world.journal.count("job dropped"), 1);
+    working.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_goes_on_until_nothing_is_left_to_take_back() {
+    let world = World::new();
+    let sleepers = (0..1_500).map(|n| act(&n.to_string(), Do::SleepDeaf(hours(1))));
+    world.queue.dispatch_all(sleepers).await.unwrap();
+    let doomed = start(world.worker().concurrency(1_500));
+    world.pass(seconds(1)).await;
+    doomed.kill().await;
+    world.pass(seconds(31)).await;
+    let working = start(world.worker().queues(["other"]).sweep_every(seconds(20)));
+    let mut taken_back = 0;
+    while taken_back == 0 {
+        world.pass(milliseconds(100)).await;
+        taken_back = 1_500 - world.queue.queues().await.unwrap()[0].counts.get(StateKind::Running);
+    }
+    assert_eq!(taken_back, 1_500, "a page is a thousand");
+    working.stop().await;
+}

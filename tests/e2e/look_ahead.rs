@@ -49,6 +49,10 @@ async fn they_are_handed_back_at_the_shutdown_uncounted_and_in_order() {
     let world = World::new();
     let (working, _, ahead) = holding(&world, hours(1), names(5)).await;
     let stopped = working.signal();
+    world.pass(milliseconds(500)).await;
+    for job in &ahead {
+        assert_eq!(world.state(job).await, StateKind::Ready, "at once, not at the deadline");
+    }
     world.pass(seconds(3)).await;
     stopped.await.unwrap().unwrap();
     for job in &ahead {
@@ -152,4 +156,21 @@ async fn a_job_that_lost_its_lease_gets_its_turn_although_the_worker_is_always_a
     let counts = world.queue.queues().await.unwrap()[0].counts;
     assert!(counts.get(StateKind::Ready) > 1_000, "the others have not run out");
     working.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_lease_was_lost_while_it_waited_is_not_started() {
+    let world = World::new();
+    let (working, _, ahead) = holding(&world, seconds(20), names(3)).await;
+    // The queue's time passes, the worker's stands still: as if its process had been stopped.
+    world.clock.advance(seconds(60));
+    world.queue.backend().sweep(&Sweep::default(), At::Instant(world.clock.now())).await.unwrap();
+    let heir = start(world.worker().concurrency(4));
+    world.pass(minutes(2)).await;
+    for (n, job) in ahead.iter().enumerate() {
+        assert_eq!(world.state(job).await, StateKind::Completed);
+        assert_eq!(world.journal.count(&format!("ahead {n}")), 1);
+    }
+    let (frozen, _) = (working.stop().await, heir.stop().await);
+    assert_eq!(frozen.lost, 4, "the one that ran, and three that waited");
 }
