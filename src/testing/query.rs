@@ -4,15 +4,16 @@
 //! candidate came closest and in which field.
 
 use std::fmt;
-use std::ops::{Deref, RangeBounds};
+use std::ops::RangeBounds;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use windlass_core::{JobRef, Priority, StateKind, Timestamp};
+use windlass_core::{Priority, StateKind, Timestamp};
 
 use super::diff::Diff;
 use super::failure::{AssertionError, Count, Trail};
+use super::found::Found;
 use super::snapshot::{Entry, Snapshot};
 use super::text;
 use crate::codec::Codec;
@@ -266,7 +267,7 @@ impl<J: Job> Query<J> {
     pub fn get(self) -> Vec<Found<J>> {
         assert!(self.unreadable.is_none(), "{}", self.unreadable.unwrap_or_default());
         let passed = self.candidates.into_iter().filter(|one| one.misses.iter().all(Option::is_none));
-        passed.map(|one| Found { entry: one.entry, job: one.job }).collect()
+        passed.map(|one| Found::new(one.entry, one.job)).collect()
     }
 
     /// Asserts without panicking: the failure is a value.
@@ -345,53 +346,6 @@ impl<J> fmt::Debug for Query<J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let steps: Vec<&str> = self.steps.iter().map(|step| step.label.as_str()).collect();
         f.debug_struct("Query").field("candidates", &self.candidates.len()).field("steps", &steps).finish()
-    }
-}
-
-/// A dispatch that a query found. It derefs to the job.
-pub struct Found<J> {
-    entry: Entry,
-    job: J,
-}
-
-impl<J> Found<J> {
-    /// The job.
-    #[must_use]
-    pub fn job(&self) -> &J {
-        &self.job
-    }
-
-    /// The job, by value.
-    #[must_use]
-    pub fn into_job(self) -> J {
-        self.job
-    }
-
-    /// The dispatch: its queue, due time, state and body.
-    #[must_use]
-    pub fn entry(&self) -> &Entry {
-        &self.entry
-    }
-
-    /// Its address, to cancel it, or to find its record.
-    #[must_use]
-    pub fn job_ref(&self) -> JobRef {
-        self.entry.body().job()
-    }
-}
-
-impl<J> Deref for Found<J> {
-    type Target = J;
-
-    fn deref(&self) -> &J {
-        &self.job
-    }
-}
-
-impl<J> fmt::Debug for Found<J> {
-    /// Leaves the payload out: it may hold secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Found").field("entry", &self.entry).finish_non_exhaustive()
     }
 }
 
