@@ -131,7 +131,7 @@ erase! {
         fn annotate(&self, notes: by_ref [Note], at: val At) -> Vec<bool>;
         fn sweep(&self, sweep: by_ref Sweep, at: val At) -> Swept;
         fn outcomes(&self, jobs: by_ref [JobRef], max_wait: val Duration, at: val At) -> Vec<Option<Finished>>;
-        fn wait(&self, session: val SessionId, queues: by_ref [QueueName], max: val Duration) -> Wake;
+        fn wait(&self, session: val SessionId, queues: by_ref [QueueName], due: val Option<Timestamp>, max: val Duration) -> Wake;
         fn now(&self, at: val At) -> Timestamp;
     }
     Inspect {

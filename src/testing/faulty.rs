@@ -113,8 +113,14 @@ impl<B: Backend> Backend for Faulty<B> {
         self.around(Verb::Settle, Some(at), both).await
     }
 
-    async fn wait(&self, session: SessionId, queues: &[QueueName], max: Duration) -> Result<Wake> {
-        self.around(Verb::Wait, None, self.inner.wait(session, queues, max)).await
+    async fn wait(
+        &self,
+        session: SessionId,
+        queues: &[QueueName],
+        due: Option<Timestamp>,
+        max: Duration,
+    ) -> Result<Wake> {
+        self.around(Verb::Wait, None, self.inner.wait(session, queues, due, max)).await
     }
 
     verbs! {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_core::limits::{BATCH_MAX, DELAY_MAX};
 use windlass_core::{
     Claim, DeadReason, Effect, Error, ErrorKind, Failure, Kinds, Nonce, QueueName, Result, Ruling, SessionId,
-    Settled, Verdict,
+    Settled, Timestamp, Verdict,
 };
 
 use super::hand::{Claimed, Hand, Ruled};
@@ -59,7 +59,21 @@ pub(crate) struct Shared<B: Engine> {
 struct Listening {
     names: Vec<QueueName>,
     for_work: bool,
-    next_due: Option<Instant>,
+    next_due: Option<NextDue>,
+}
+
+/// When the next scheduled job is due: by this process's clock, to sleep by, and by the engine's, to tell it what is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct NextDue {
+    here: Instant,
+    there: Timestamp,
+}
+
+/// What the listener asks the engine.
+pub(crate) struct ListenFor {
+    pub(crate) queues: Vec<QueueName>,
+    pub(crate) due: Option<Timestamp>,
+    pub(crate) max: Duration,
 }
 
 impl<B: Engine> Shared<B> {
@@ -111,17 +125,22 @@ impl<B: Engine> Shared<B> {
     }
 
     /// What to wait for now, and how long.
-    pub(crate) fn listen_for(&self) -> (Vec<QueueName>, Duration) {
+    pub(crate) fn listen_for(&self) -> ListenFor {
         let listening = self.listening();
+        let poll = self.settings.poll;
         if !listening.for_work {
-            return (Vec::new(), self.settings.poll.max(Duration::from_secs(1)));
+            return ListenFor { queues: Vec::new(), due: None, max: poll.max(Duration::from_secs(1)) };
         }
-        let due = listening.next_due.map(|due| due.saturating_duration_since(Instant::now()));
-        (listening.names.clone(), due.map_or(self.settings.poll, |due| due.min(self.settings.poll)))
+        let left = listening.next_due.map(|due| due.here.saturating_duration_since(Instant::now()));
+        ListenFor {
+            queues: listening.names.clone(),
+            due: listening.next_due.map(|due| due.there),
+            max: left.map_or(poll, |left| left.min(poll)),
+        }
     }
 
     /// Tells the listener whether to listen for work, and until when at most.
-    fn set_appetite(&self, for_work: bool, next_due: Option<Instant>) {
+    fn set_appetite(&self, for_work: bool, next_due: Option<NextDue>) {
         let mut listening = self.listening();
         if listening.for_work == for_work && listening.next_due == next_due {
             return;
@@ -177,7 +196,7 @@ struct Drive<'a, B: Engine> {
     order: Order,
     runners: JoinSet<()>,
     /// When the next scheduled job is due.
-    next_due: Option<Instant>,
+    next_due: Option<NextDue>,
     /// Whether the last claim found nothing.
     empty: bool,
     /// Calls in a row that failed.
@@ -234,7 +253,7 @@ impl<B: Engine> Drive<'_, B> {
     /// Sleeps until something rings, a scheduled job is due, or the time is up.
     async fn sleep(&self) {
         let end = self.shared.settings.at_most_time.map(|time| self.begun + time);
-        let due = self.next_due.filter(|due| *due > Instant::now());
+        let due = self.next_due.map(|due| due.here).filter(|due| *due > Instant::now());
         let wake = [end, due].into_iter().flatten().min();
         match wake {
             None => self.shared.bell.notified().await,
@@ -348,7 +367,8 @@ impl<B: Engine> Drive<'_, B> {
     /// Takes in what a claim brought and starts runners for it.
     fn claimed(&mut self, claimed: windlass_core::Claimed, claim: &Claim, asked: Instant) {
         self.empty = claimed.jobs.is_empty() && !claimed.more;
-        self.next_due = claimed.wake_at.map(|due| asked + due.since(claimed.now));
+        self.next_due =
+            claimed.wake_at.map(|due| NextDue { here: asked + due.since(claimed.now), there: due });
         let hungry = claimed.more || claimed.jobs.len() == claim.limit + claim.ahead;
         self.shared.hungry.store(hungry, Ordering::Release);
         let fenced_at = asked + self.shared.settings.lease;

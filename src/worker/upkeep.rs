@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use windlass_core::{Sweep, Wake};
 
-use super::drive::Shared;
+use super::drive::{ListenFor, Shared};
 use crate::any::Engine;
 
 /// How much longer than it was asked to an engine may take to answer a wait.
@@ -51,9 +51,9 @@ pub(crate) async fn sweep<B: Engine>(shared: Arc<Shared<B>>) {
 pub(crate) async fn listen<B: Engine>(shared: Arc<Shared<B>>) {
     loop {
         let appetite = shared.appetite.notified();
-        let (queues, max) = shared.listen_for();
+        let ListenFor { queues, due, max } = shared.listen_for();
         // An engine that does not answer in time has nothing to say: polling must not depend on it.
-        let wait = shared.queue.backend().wait(shared.session, &queues, max);
+        let wait = shared.queue.backend().wait(shared.session, &queues, due, max);
         let wait = tokio::time::timeout(max.saturating_add(ANSWER_MOST), wait);
         let wake = tokio::select! {
             wake = wait => wake.unwrap_or(Ok(Wake::Nothing)),

@@ -123,9 +123,15 @@ impl Backend for Far {
     async fn outcomes(&self, jobs: &[JobRef], max_wait: Duration, at: At) -> Result<Vec<Option<Finished>>> {
         self.inner.outcomes(jobs, max_wait, at).await
     }
-    async fn wait(&self, session: SessionId, queues: &[QueueName], max: Duration) -> Result<Wake> {
+    async fn wait(
+        &self,
+        session: SessionId,
+        queues: &[QueueName],
+        due: Option<Timestamp>,
+        max: Duration,
+    ) -> Result<Wake> {
         let (inner, queues) = (self.inner.clone(), queues.to_vec());
-        both_ways(&self.delays.wait, async move { inner.wait(session, &queues, max).await }).await
+        both_ways(&self.delays.wait, async move { inner.wait(session, &queues, due, max).await }).await
     }
     async fn now(&self, at: At) -> Result<Timestamp> {
         self.inner.now(at).await

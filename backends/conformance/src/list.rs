@@ -346,6 +346,7 @@ macro_rules! conformance {
                 a_cancellation_wakes_the_session_that_runs_the_job;
                 nothing_wakes_nobody;
                 a_wait_takes_no_job;
+                a_job_due_before_what_the_sleeper_knows_is_something_to_do;
             }
         }
     };

@@ -107,13 +107,14 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + Sized + 'static {
         at: At,
     ) -> impl Future<Output = Result<Vec<Option<Finished>>>> + Send;
 
-    /// Sleeps until there may be something to do for this session in these queues, at most `max` of real time. A job that
-    /// comes in and is due before all others of these queues is something to do: claim, and hear when. With no queues it
-    /// wakes for control only.
+    /// Sleeps until there may be something to do for this session in these queues, at most `max` of real time. `due` is
+    /// when the next Scheduled job of these queues is due as the caller knows it ([`Claimed::wake_at`]); a job that is due
+    /// earlier is something to do: claim, and hear when. With no queues it wakes for control only.
     fn wait(
         &self,
         session: SessionId,
         queues: &[QueueName],
+        due: Option<Timestamp>,
         max: Duration,
     ) -> impl Future<Output = Result<Wake>> + Send;
 

@@ -233,12 +233,17 @@ impl Backend for MemoryBackend {
         }
     }
 
-    async fn wait(&self, session: SessionId, queues: &[QueueName], max: Duration) -> Result<Wake> {
+    async fn wait(
+        &self,
+        session: SessionId,
+        queues: &[QueueName],
+        due: Option<Timestamp>,
+        max: Duration,
+    ) -> Result<Wake> {
         self.shared.calls.fetch_add(1, Ordering::Relaxed);
         self.shared.faults.lag(Verb::Wait).await;
         self.shared.faults.around(Verb::Wait, None, || Ok(()))?;
         let deadline = tokio::time::Instant::now() + max;
-        let next_due = self.lock().next_due(queues);
         loop {
             let mut bell = std::pin::pin!(self.shared.bell.notified());
             bell.as_mut().enable();
@@ -247,10 +252,7 @@ impl Backend for MemoryBackend {
                 if store.control.remove(&session) {
                     return Ok(Wake::Control);
                 }
-                let sooner = match (store.next_due(queues), next_due) {
-                    (Some(now), Some(before)) => now < before,
-                    (now, before) => now.is_some() && before.is_none(),
-                };
+                let sooner = store.next_due(queues).is_some_and(|next| due.is_none_or(|due| next < due));
                 if sooner || store.has_work(queues) {
                     return Ok(Wake::Work);
                 }

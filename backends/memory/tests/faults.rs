@@ -178,9 +178,9 @@ async fn a_wait_can_fail_and_recovers() {
     backend.faults().fail_next(Verb::Wait, 1);
     backend.faults().lose_next_reply(Verb::Wait, 1);
     let session = SessionId::from_u128(1);
-    failed(backend.wait(session, &[mail()], LEASE).await, "wait");
-    lost(backend.wait(session, &[mail()], LEASE).await, "wait");
-    assert_eq!(backend.wait(session, &[mail()], Duration::ZERO).await.unwrap(), Wake::Nothing);
+    failed(backend.wait(session, &[mail()], None, LEASE).await, "wait");
+    lost(backend.wait(session, &[mail()], None, LEASE).await, "wait");
+    assert_eq!(backend.wait(session, &[mail()], None, Duration::ZERO).await.unwrap(), Wake::Nothing);
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn a_delayed_call_waits_and_then_takes_its_fate() {
     backend.push(&[draft().build()], NOW).await.unwrap();
     backend.faults().delay_next(Verb::Wait, 1, Duration::from_secs(1));
     backend.faults().delay_next(Verb::Claim, 1, Duration::from_secs(1));
-    backend.wait(SessionId::from_u128(1), &[mail()], LEASE).await.unwrap();
+    backend.wait(SessionId::from_u128(1), &[mail()], None, LEASE).await.unwrap();
     assert_eq!(backend.settle_and_claim(&[], &ask(), NOW).await.unwrap().1.jobs.len(), 1);
     assert_eq!(start.elapsed(), Duration::from_secs(8));
 }
@@ -235,7 +235,7 @@ async fn a_disconnected_engine_does_nothing_until_the_time_is_over() {
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Connection, Effect::NotApplied));
         assert!(error.to_string().contains("cannot be reached until 2030-01-01T00:00:15Z"), "{error}");
     }
-    assert!(backend.wait(SessionId::from_u128(1), &[mail()], LEASE).await.is_err());
+    assert!(backend.wait(SessionId::from_u128(1), &[mail()], None, LEASE).await.is_err());
     assert!(backend.peek(&job.body.job()).is_none());
     backend.push(&[job], later(15)).await.unwrap();
 }

@@ -11,12 +11,12 @@ async fn is_woken<E: Env>(w: &World<E>, wanted: Wake, then: impl AsyncFnOnce()) 
     let (backend, session, queues) = (w.env().second().await, w.session, [crate::mail()]);
     let sleeper = tokio::spawn(async move {
         // A hint may lie: one that says there is work where there is none is slept on again.
-        let mut wake = backend.wait(session, &queues, LONG).await;
+        let mut wake = backend.wait(session, &queues, None, LONG).await;
         for _ in 0..3 {
             if wake.as_ref().is_ok_and(|wake| *wake == wanted || *wake == Wake::Nothing) {
                 break;
             }
-            wake = backend.wait(session, &queues, LONG).await;
+            wake = backend.wait(session, &queues, None, LONG).await;
         }
         wake
     });
@@ -27,7 +27,7 @@ async fn is_woken<E: Env>(w: &World<E>, wanted: Wake, then: impl AsyncFnOnce()) 
 
 pub async fn work_that_is_there_is_seen_at_once<E: Env>(w: &mut World<E>) {
     w.put(draft()).await;
-    let wake = w.backend().wait(w.session, &[crate::mail()], LONG).await.expect("wait");
+    let wake = w.backend().wait(w.session, &[crate::mail()], None, LONG).await.expect("wait");
     assert_eq!(wake, Wake::Work);
 }
 
@@ -98,7 +98,7 @@ pub async fn nothing_wakes_nobody<E: Env>(w: &mut World<E>) {
         // A hint may lie, but an engine whose hints always do keeps its workers busy for nothing.
         let mut quiet = false;
         for _ in 0..10 {
-            let wake = tokio::time::timeout(LONG, w.backend().wait(w.session, &queues, short)).await;
+            let wake = tokio::time::timeout(LONG, w.backend().wait(w.session, &queues, None, short)).await;
             quiet |= wake.expect("it ends by itself").expect("wait") == Wake::Nothing;
         }
         assert!(quiet, "ten waits for nothing in {queues:?} all said that there is something");
@@ -108,8 +108,35 @@ pub async fn nothing_wakes_nobody<E: Env>(w: &mut World<E>) {
 pub async fn a_wait_takes_no_job<E: Env>(w: &mut World<E>) {
     let job = w.put(draft()).await;
     for _ in 0..3 {
-        w.backend().wait(w.session, &[crate::mail()], LONG).await.expect("wait");
+        w.backend().wait(w.session, &[crate::mail()], None, LONG).await.expect("wait");
     }
     assert_eq!(w.record(&job).await.epoch, 0);
     assert_eq!(w.take().await.body.id, job.id);
+}
+
+pub async fn a_job_due_before_what_the_sleeper_knows_is_something_to_do<E: Env>(w: &mut World<E>) {
+    let short = std::time::Duration::from_millis(20);
+    let mail = [crate::mail()];
+    w.put(draft().after(secs(60))).await;
+    let known = w.claim_as(&w.ask(0)).await.wake_at.expect("one is scheduled");
+    // Nothing new: what is due is known.
+    let mut quiet = false;
+    for _ in 0..10 {
+        let wake = w.backend().wait(w.session, &mail, Some(known), short).await.expect("wait");
+        quiet |= wake == Wake::Nothing;
+    }
+    assert!(quiet, "ten waits all said that there is something, though what is due was known");
+    // It came in before the sleeper lay down, after the claim.
+    w.put(draft().after(secs(30))).await;
+    let wake = w.backend().wait(w.session, &mail, Some(known), LONG).await.expect("wait");
+    assert_eq!(wake, Wake::Work);
+    let sooner = w.claim_as(&w.ask(0)).await.wake_at.expect("two are scheduled");
+    assert!(sooner < known);
+    // It comes in while the sleeper sleeps.
+    let (backend, session) = (w.env().second().await, w.session);
+    let sleeper =
+        tokio::spawn(async move { backend.wait(session, &[crate::mail()], Some(sooner), LONG).await });
+    tokio::task::yield_now().await;
+    w.put(draft().after(secs(10))).await;
+    assert_eq!(sleeper.await.expect("the sleeper").expect("wait"), Wake::Work);
 }

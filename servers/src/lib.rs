@@ -1,0 +1,8 @@
+//! Private servers: each in a temporary folder of its own, on a free port of the loopback interface, ended by its own
+//! process id when its handle is dropped. The machine's own servers are never touched.
+
+mod find;
+mod process;
+
+pub use find::{Package, find_or_install};
+pub use process::{Process, free_port};
