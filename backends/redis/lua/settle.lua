@@ -56,7 +56,7 @@ local function settle(n)
     table.insert(riders[verdict], at)
   end
   local keep_none = sub(ARGV[2], 1, 2) == '0 '
-  -- Plain completions are written together.
+  -- Plain completions are written together; `latest` holds those not yet written, for a second verdict on one.
   local ids, hash, scores, latest = {}, {}, {}, {}
   local stamp, zero, at_now = pack('>d', now), pack('>d', 0), num(now)
   local function flush()
@@ -65,20 +65,20 @@ local function settle(n)
     if keep_none then
       call('HDEL', B, unpack(ids))
       call('HDEL', S, unpack(ids))
-      for _, id in ipairs(ids) do latest[id] = false end
     else
       call('HSET', S, unpack(hash))
       call('ZADD', C, unpack(scores))
       ended.C = ended.C + #ids
     end
-    ids, hash, scores = {}, {}, {}
+    ids, hash, scores, latest = {}, {}, {}, {}
   end
   local answers, stale = {}, false
   for i = 1, n do
     local id, ruling = ARGV[10 + i], ARGV[10 + n + i]
     local record = records[i]
-    if latest[id] ~= nil then record = latest[id] end
-    if stale then record = call('HGET', S, id) end
+    if latest[id] then record = latest[id]
+    elseif stale then record = call('HGET', S, id)
+    end
     if not stands(record, ruling) then
       answers[i] = refused(record, ruling)
     elseif sub(ruling, 23, 23) == 'c' and not riders[i] and byte(record, 4) % 8 == 0
@@ -99,6 +99,7 @@ local function settle(n)
       if await then told[#told + 1] = id end
       answers[i] = 'C'
     else
+      -- What it touches may be what an earlier or a later verdict is about.
       flush()
       stale = true
       local j = load(id)
