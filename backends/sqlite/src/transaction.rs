@@ -120,10 +120,11 @@ impl SqliteBackend {
 
     async fn run_within<V: Verb>(&self, conn: &mut SqliteConnection, verb: V, at: At) -> Result<V::Answer> {
         let mut cache = Cache::default();
-        let mut store = Store::open(conn, &mut cache, self.options().retention, Timestamp::MIN).await?;
+        let mut store =
+            Store::open(conn, &mut cache, self.options().retention, Timestamp::MIN, false).await?;
         store.tick(at)?;
         let answer = verb.run(&mut store).await?;
-        store.close().await?;
+        store.close(false).await?;
         Ok(answer)
     }
 }

@@ -11,7 +11,7 @@ use windlass_core::{
 };
 
 use crate::error::{Fail, Step};
-use crate::store::Store;
+use crate::store::{Store, is_plain};
 use crate::wait::Rings;
 
 /// A verb that writes.
@@ -25,6 +25,14 @@ pub(crate) trait Verb: Send + Sync + 'static {
 
     /// Runs it within the transaction.
     fn run(&self, store: &mut Store<'_>) -> impl Future<Output = Step<Self::Answer>> + Send;
+    /// The jobs, if all that it does is to push them.
+    fn pushes(&self) -> Option<&[NewJob]> {
+        None
+    }
+    /// Its answer, if that is what became of pushed jobs.
+    fn pushed(_pushed: Vec<Pushed>) -> Option<Self::Answer> {
+        None
+    }
 }
 
 /// A verb on its way to the writer.
@@ -35,6 +43,12 @@ pub(crate) trait Request: Send {
     /// Runs it and keeps the answer. Only a failure of the database is an error here.
     fn run<'a>(&'a mut self, store: &'a mut Store<'_>)
     -> BoxFuture<'a, std::result::Result<(), sqlx::Error>>;
+    /// The jobs of a push that can go in together with others, and how it is timed.
+    fn plain_push(&self) -> Option<(&[NewJob], At)> {
+        None
+    }
+    /// Keeps the answer to a push that went in together with others.
+    fn keep_pushed(&mut self, _pushed: Vec<Pushed>) {}
     /// Sends the answer that was kept.
     fn answer(self: Box<Self>);
     /// Sends this error instead.
@@ -57,6 +71,15 @@ impl<V: Verb> Asked<V> {
 }
 
 impl<V: Verb> Request for Asked<V> {
+    fn plain_push(&self) -> Option<(&[NewJob], At)> {
+        let jobs = self.verb.pushes()?;
+        jobs.iter().all(|job| is_plain(&job.body)).then_some((jobs, self.at))
+    }
+
+    fn keep_pushed(&mut self, pushed: Vec<Pushed>) {
+        self.kept = V::pushed(pushed).map(Ok);
+    }
+
     fn rings(&self) -> Rings {
         V::RINGS
     }
@@ -121,8 +144,30 @@ macro_rules! verbs {
     };
 }
 
+/// Pushes go in together where they can: many small ones cost as little as one large one.
+pub(crate) struct Push {
+    pub(crate) jobs: Vec<NewJob>,
+}
+
+impl Verb for Push {
+    type Answer = Vec<Pushed>;
+    const NAME: &'static str = "push";
+    const RINGS: Rings = Rings::Work;
+
+    async fn run(&self, store: &mut Store<'_>) -> Step<Vec<Pushed>> {
+        store.push(&self.jobs).await
+    }
+
+    fn pushes(&self) -> Option<&[NewJob]> {
+        Some(&self.jobs)
+    }
+
+    fn pushed(pushed: Vec<Pushed>) -> Option<Vec<Pushed>> {
+        Some(pushed)
+    }
+}
+
 verbs! {
-    Push(jobs: Vec<NewJob>) -> Vec<Pushed>, "push", Work: |this, store| store.push(&this.jobs).await;
     ClaimJobs(claim: Claim) -> Claimed, "claim", Nobody: |this, store| store.claim(&this.claim).await;
     Settle(verdicts: Vec<Verdict>) -> Vec<Settled>, "settle", WorkAndEnds: |this, store| store.settle(&this.verdicts).await;
     SettleAndClaim(verdicts: Vec<Verdict>, claim: Claim) -> (Vec<Settled>, Claimed), "settle and claim", WorkAndEnds:

@@ -136,8 +136,6 @@ pub(crate) async fn watch(bells: Arc<Bells>, options: SqliteOptions) {
     loop {
         if bells.all.load(Ordering::Acquire) == 0 {
             bells.watch.notified().await;
-            // Whatever happened meanwhile, the sleeper has looked for itself.
-            last = None;
             changed_at = Instant::now();
             continue;
         }
@@ -152,7 +150,8 @@ pub(crate) async fn watch(bells: Arc<Bells>, options: SqliteOptions) {
                 continue;
             }
         };
-        if last.is_some_and(|last| last != version) {
+        // Also at the first look: something may have been written since the sleeper looked for itself.
+        if last != Some(version) {
             changed_at = Instant::now();
             bells.ring(Rings::All);
         }

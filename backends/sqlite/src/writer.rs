@@ -9,11 +9,13 @@ use std::sync::atomic::Ordering;
 
 use sqlx::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
+use windlass_core::limits::BATCH_MAX;
 use windlass_core::{Error, ErrorKind, Result, Timestamp};
 
 use crate::backend::Shared;
-use crate::error::{code, is_broken, translated};
+use crate::error::{code, is_broken, is_busy, translated};
 use crate::file::{self, Identity};
+use crate::options::SqliteOptions;
 use crate::store::{Cache, Store};
 use crate::verbs::Request;
 use crate::wait::Rings;
@@ -44,6 +46,8 @@ pub(crate) struct Writer {
     cache: Cache,
     /// Whether another process was met at the lock in the last transaction.
     contended: bool,
+    /// How many requests the last transaction had.
+    last_group: usize,
 }
 
 impl Writer {
@@ -53,7 +57,14 @@ impl Writer {
         conn: SqliteConnection,
         identity: Identity,
     ) -> Self {
-        Self { shared, inbox, conn: Some((conn, identity)), cache: Cache::default(), contended: false }
+        Self {
+            shared,
+            inbox,
+            conn: Some((conn, identity)),
+            cache: Cache::default(),
+            contended: false,
+            last_group: 0,
+        }
     }
 
     /// Works until the last handle is gone.
@@ -65,6 +76,7 @@ impl Writer {
             match item {
                 Item::Verb(request) => {
                     group.push(request);
+                    self.gather().await;
                     while group.len() < GROUP_MAX {
                         match self.inbox.try_recv() {
                             Ok(Item::Verb(request)) => group.push(request),
@@ -84,6 +96,7 @@ impl Writer {
             }
             group.retain(|request| !request.is_dropped());
             if !group.is_empty() {
+                self.last_group = group.len();
                 self.serve(group).await;
             }
             if self.contended && other.is_none() && !self.inbox.is_empty() {
@@ -97,6 +110,18 @@ impl Writer {
         }
         if let Some((conn, _)) = self.conn.take() {
             file::close(conn).await;
+        }
+    }
+
+    /// Lets those come in who came together the last time: they were answered together, and are about to ask again. It
+    /// takes turns with them and no time of its own; a lone request waits for nobody.
+    async fn gather(&self) {
+        const TURNS: usize = 16;
+        for _ in 0..TURNS {
+            if self.inbox.len() + 1 >= self.last_group {
+                return;
+            }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -135,21 +160,24 @@ impl Writer {
     async fn transact(&mut self, group: &mut [Box<dyn Request>]) -> std::result::Result<(), Void> {
         self.connect().await?;
         let Some((conn, _)) = &mut self.conn else { return Err(Void::before(file::gone())) };
-        let patience = self.shared.options.busy_timeout;
-        match file::begin(conn, patience).await {
-            Ok(waited) => self.contended = waited,
-            Err(error) => return Err(self.broken(error, false)),
-        }
-        let seen = self.shared.seen.load(Ordering::Acquire);
-        match write(conn, &mut self.cache, &self.shared, seen, group).await {
-            Ok(latest) => {
-                self.shared.seen.fetch_max(latest, Ordering::AcqRel);
+        let seen = Timestamp::from_millis(self.shared.seen.load(Ordering::Acquire));
+        let begun = begin(conn, &mut self.cache, &self.shared.options, seen).await;
+        let mut store = match begun {
+            Ok((store, waited)) => {
+                self.contended = waited;
+                store
             }
-            Err(error) => return Err(self.undo(error).await),
+            Err(error) => return Err(self.broken(error, false)),
+        };
+        if let Err(error) = run(&mut store, group).await {
+            return Err(self.undo(error).await);
         }
-        let Some((conn, _)) = &mut self.conn else { return Err(Void::before(file::gone())) };
-        match sqlx::query("commit").execute(&mut *conn).await {
-            Ok(_) => Ok(()),
+        let latest = store.latest();
+        match store.close(true).await.map_err(as_database) {
+            Ok(()) => {
+                self.shared.seen.fetch_max(latest, Ordering::AcqRel);
+                Ok(())
+            }
             Err(error) => {
                 let full = code(&error) == Some(FULL);
                 let mut void = self.undo(error).await;
@@ -272,21 +300,67 @@ pub(crate) fn not_migrated() -> Error {
     )
 }
 
-/// Runs the group over the store. Returns the latest instant seen.
-async fn write(
-    conn: &mut SqliteConnection,
-    cache: &mut Cache,
-    shared: &Shared,
-    seen: i64,
-    group: &mut [Box<dyn Request>],
-) -> std::result::Result<i64, sqlx::Error> {
-    let opened = Store::open(conn, cache, shared.options.retention, Timestamp::from_millis(seen)).await;
-    let mut store = opened.map_err(as_database)?;
-    for request in group {
-        request.run(&mut store).await?;
+/// Begins a transaction that holds the write lock, waiting for others without blocking a thread. Says whether it waited.
+async fn begin<'c>(
+    conn: &'c mut SqliteConnection,
+    cache: &'c mut Cache,
+    options: &SqliteOptions,
+    seen: Timestamp,
+) -> std::result::Result<(Store<'c>, bool), sqlx::Error> {
+    let started = tokio::time::Instant::now();
+    let mut waited = false;
+    loop {
+        let opened = Store::open(&mut *conn, &mut *cache, options.retention, seen, true).await.map(drop);
+        match opened.map_err(as_database) {
+            Err(error) if is_busy(&error) && started.elapsed() < options.busy_timeout => {
+                waited = true;
+                tokio::time::sleep(file::BUSY_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+            Ok(()) => return Ok((Store::begun(conn, cache, options.retention), waited)),
+        }
     }
-    store.close().await.map_err(as_database)?;
-    Ok(store.latest())
+}
+
+/// Runs the group over the store.
+async fn run(store: &mut Store<'_>, group: &mut [Box<dyn Request>]) -> std::result::Result<(), sqlx::Error> {
+    let mut rest = group;
+    while !rest.is_empty() {
+        let together = push_together(store, rest).await?;
+        if together == 0 {
+            rest[0].run(store).await?;
+        }
+        rest = &mut rest[together.max(1)..];
+    }
+    Ok(())
+}
+
+/// Pushes the jobs of the first requests as one batch, if they are plain pushes timed alike. Returns how many requests.
+async fn push_together(
+    store: &mut Store<'_>,
+    group: &mut [Box<dyn Request>],
+) -> std::result::Result<usize, sqlx::Error> {
+    let Some((_, at)) = group.first().and_then(|request| request.plain_push()) else { return Ok(0) };
+    let mut jobs = Vec::new();
+    let mut lens = Vec::new();
+    for request in group.iter() {
+        match request.plain_push() {
+            Some((more, same)) if same == at && jobs.len() + more.len() <= BATCH_MAX => {
+                jobs.extend_from_slice(more);
+                lens.push(more.len());
+            }
+            _ => break,
+        }
+    }
+    // One alone is run as any other; so is what the store refuses, each to its own answer.
+    if lens.len() < 2 || store.tick(at).is_err() {
+        return Ok(0);
+    }
+    let mut pushed = store.push(&jobs).await.map_err(as_database)?.into_iter();
+    for (request, len) in group.iter_mut().zip(&lens) {
+        request.keep_pushed(pushed.by_ref().take(*len).collect());
+    }
+    Ok(lens.len())
 }
 
 /// Opening and closing the store refuses nothing: what fails there is the database.

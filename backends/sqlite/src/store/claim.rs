@@ -7,9 +7,9 @@ use std::sync::Arc;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use windlass_core::limits::ASIDE_MAX;
-use windlass_core::{Claim, Claimed, ClaimedJob, JobRef, Lease, QueueName, StateKind, Timestamp};
+use windlass_core::{Claim, Claimed, ClaimedJob, JobId, JobRef, Lease, QueueName, StateKind, Timestamp};
 
-use super::job::{COLUMNS, Flags, Job, Line, job_columns};
+use super::job::{Flags, Line, id_of};
 use super::{Lane, Store};
 use crate::error::Step;
 use crate::packed;
@@ -22,34 +22,56 @@ struct Budget {
     more: bool,
 }
 
-/// A Ready job that a claim looks at.
+/// A Ready job that a claim looks at: the few things it needs of it, since every column of a row has its price.
 struct Candidate {
-    job: Job,
+    n: i64,
+    id: JobId,
+    place: i64,
+    line: Line,
+    created: Timestamp,
+    flags: Flags,
+    epoch: i64,
     k: i64,
     min_reader: u16,
+    attempts: u16,
+    lost: u16,
+    generation: u32,
     packed: Vec<u8>,
-    deadline: Option<Timestamp>,
 }
 
-/// The columns of a candidate.
+/// The columns of a candidate; numbers that are small share one.
 macro_rules! candidate_columns {
     () => {
-        concat!(
-            job_columns!(),
-            ", job.k, job.min_reader, (select packed from windlass_body as body where body.n = job.n), \
-             case when job.flags & 32 then (select deadline from windlass_more as more where more.n = job.n) end"
-        )
+        "n, id, place, created, epoch * 65536 + flags, k * 65536 + min_reader, \
+         generation * 4294967296 + lost * 65536 + attempts, \
+         (select packed from windlass_body as body where body.n = job.n)"
     };
 }
 
 impl Candidate {
-    fn of_row(row: &SqliteRow) -> Step<Self> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the parts that were put together"
+    )]
+    fn of_row(row: &SqliteRow, line: Line) -> Step<Self> {
+        let marks: i64 = row.try_get(4)?;
+        let sort: i64 = row.try_get(5)?;
+        let counts: i64 = row.try_get(6)?;
         Ok(Self {
-            job: Job::of_row(row)?,
-            k: row.try_get(COLUMNS)?,
-            min_reader: row.try_get(COLUMNS + 1)?,
-            packed: row.try_get(COLUMNS + 2)?,
-            deadline: row.try_get::<Option<i64>, _>(COLUMNS + 3)?.map(Timestamp::from_millis),
+            n: row.try_get(0)?,
+            id: id_of(row.try_get(1)?)?,
+            place: row.try_get(2)?,
+            line,
+            created: Timestamp::from_millis(row.try_get(3)?),
+            flags: Flags(marks & 0xffff),
+            epoch: marks >> 16,
+            k: sort >> 16,
+            min_reader: sort as u16,
+            attempts: counts as u16,
+            lost: (counts >> 16) as u16,
+            generation: (counts >> 32) as u32,
+            packed: row.try_get(7)?,
         })
     }
 }
@@ -120,8 +142,9 @@ impl Store<'_> {
         }
         let first = jobs.len();
         self.take(lane, claim, first, &taken).await?;
-        for found in taken {
-            jobs.push(claimed(name, claim, jobs.len() >= claim.limit, found)?);
+        for found in &taken {
+            let deadline = if found.flags.has(Flags::MORE) { self.deadline(found.n).await? } else { None };
+            jobs.push(claimed(name, claim, jobs.len() >= claim.limit, deadline, found)?);
         }
         let ready = self.count(lane, StateKind::Ready) - self.suspects(lane) - self.aside(lane);
         if jobs.len() >= claim.limit + claim.ahead {
@@ -143,7 +166,7 @@ impl Store<'_> {
         let mut aside = if self.aside(lane) > 0 { self.aside_lines(lane, known).await? } else { Vec::new() };
         let mut heads = BinaryHeap::new();
         for (at, line) in aside.iter().enumerate() {
-            heads.extend(line.page.front().map(|head| Reverse((head.job.place, at))));
+            heads.extend(line.page.front().map(|head| Reverse((head.place, at))));
         }
         let mut from = i64::MIN;
         let mut page: VecDeque<Candidate> = VecDeque::new();
@@ -153,11 +176,11 @@ impl Store<'_> {
                 let left = wanted - taken.len();
                 page = self.line(lane, Line::Main, from, left).await?.into();
                 exhausted = page.len() < left;
-                from = page.back().map_or(from, |last| last.job.place);
+                from = page.back().map_or(from, |last| last.place);
             }
             // What was set aside keeps its place in line.
             if let Some(&Reverse((place, at))) = heads.peek()
-                && page.front().is_none_or(|head| place < head.job.place)
+                && page.front().is_none_or(|head| place < head.place)
             {
                 heads.pop();
                 let line = &mut aside[at];
@@ -166,7 +189,7 @@ impl Store<'_> {
                     let (k, min_reader) = (line.k, line.min_reader);
                     line.page = self.aside_page(lane, k, min_reader, place).await?;
                 }
-                heads.extend(line.page.front().map(|head| Reverse((head.job.place, at))));
+                heads.extend(line.page.front().map(|head| Reverse((head.place, at))));
                 continue;
             }
             let Some(head) = page.pop_front() else { return Ok(()) };
@@ -177,7 +200,7 @@ impl Store<'_> {
                 return Ok(());
             } else {
                 budget.aside -= 1;
-                self.set_aside(&head.job).await?;
+                self.set_aside(lane, &head).await?;
             }
         }
         Ok(())
@@ -196,14 +219,26 @@ impl Store<'_> {
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&mut *self.conn)
         .await?;
-        rows.iter().map(Candidate::of_row).collect()
+        rows.iter().map(|row| Candidate::of_row(row, line)).collect()
     }
 
     /// Moves a job aside that this claim cannot run; it keeps its place among those aside.
-    async fn set_aside(&mut self, job: &Job) -> Step<()> {
-        let mut aside = job.clone();
-        aside.line = Line::Aside;
-        self.save(job, &aside).await
+    async fn set_aside(&mut self, lane: Lane, found: &Candidate) -> Step<()> {
+        sqlx::query("update windlass_job set line = 2 where n = ?1")
+            .bind(found.n)
+            .execute(&mut *self.conn)
+            .await?;
+        self.moved(lane, (StateKind::Ready, found.line), (StateKind::Ready, Line::Aside), 1);
+        Ok(())
+    }
+
+    async fn deadline(&mut self, n: i64) -> Step<Option<Timestamp>> {
+        let row = sqlx::query("select deadline from windlass_more where n = ?1")
+            .bind(n)
+            .fetch_optional(&mut *self.conn)
+            .await?;
+        let deadline = row.map(|row| row.try_get::<Option<i64>, _>(0)).transpose()?.flatten();
+        Ok(deadline.map(Timestamp::from_millis))
     }
 
     /// The sorts of jobs that stand aside: kind and oldest reader. One step of the index each, however many jobs.
@@ -262,7 +297,7 @@ impl Store<'_> {
         .bind(PAGE)
         .fetch_all(&mut *self.conn)
         .await?;
-        rows.iter().map(Candidate::of_row).collect()
+        rows.iter().map(|row| Candidate::of_row(row, Line::Aside)).collect()
     }
 
     /// Ready to Running for all of these, with new epochs and the claim's nonce. The first is number `first` of its claim.
@@ -277,7 +312,7 @@ impl Store<'_> {
                 "update windlass_job as job set state = 3, line = 0, epoch = epoch + 1, flags = (flags & ~2) | ?2, at = ?3, \
                  since = ?4, session = ?5, nonce = ?6 where n in (select value from json_each(?1))",
             )
-            .bind(numbers(jobs.iter().map(|found| found.job.n)))
+            .bind(numbers(jobs.iter().map(|found| found.n)))
             .bind(flag)
             .bind(self.now.saturating_add(claim.lease).as_millis())
             .bind(self.now.as_millis())
@@ -287,9 +322,11 @@ impl Store<'_> {
             .await?;
         }
         for found in taken {
-            self.moved(lane, (StateKind::Ready, found.job.line), (StateKind::Running, Line::Main), 1);
-            if found.job.flags.has(Flags::KEYED_TO_START) {
-                self.free_key_at_start(&found.job).await?;
+            self.moved(lane, (StateKind::Ready, found.line), (StateKind::Running, Line::Main), 1);
+            if found.flags.has(Flags::KEYED_TO_START)
+                && let Some(job) = self.load(found.n).await?
+            {
+                self.free_key_at_start(&job).await?;
             }
         }
         Ok(())
@@ -313,23 +350,23 @@ fn claimed(
     queue: &QueueName,
     claim: &Claim,
     ahead: bool,
-    found: Candidate,
+    deadline: Option<Timestamp>,
+    found: &Candidate,
 ) -> windlass_core::Result<ClaimedJob> {
-    let Candidate { job, packed, deadline, .. } = found;
     Ok(ClaimedJob {
         lease: Lease {
-            job: JobRef::new(queue.clone(), job.id),
-            epoch: job.epoch() + 1,
+            job: JobRef::new(queue.clone(), found.id),
+            epoch: u64::try_from(found.epoch).unwrap_or(0) + 1,
             nonce: claim.nonce,
-            handle: u64::try_from(job.n).unwrap_or(0),
+            handle: u64::try_from(found.n).unwrap_or(0),
         },
-        body: Arc::new(packed::unpack(queue.clone(), job.id, &packed)?),
-        attempts: job.attempts,
-        lost_leases: job.lost,
-        generation: job.generation,
-        created_at: job.created,
+        body: Arc::new(packed::unpack(queue.clone(), found.id, &found.packed)?),
+        attempts: found.attempts,
+        lost_leases: found.lost,
+        generation: found.generation,
+        created_at: found.created,
         deadline,
         ahead,
-        suspect: job.flags.has(Flags::SUSPECT),
+        suspect: found.flags.has(Flags::SUSPECT),
     })
 }

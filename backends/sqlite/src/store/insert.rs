@@ -35,8 +35,10 @@ fn insert_jobs(rows: usize) -> String {
     sql
 }
 
-fn insert_bodies(rows: usize) -> String {
-    let mut sql = String::from("insert into windlass_body (n, packed) values ");
+/// The rows and their bodies, in one trip to the connection's thread.
+fn insert_both(rows: usize) -> String {
+    let mut sql = insert_jobs(rows);
+    sql.push_str("; insert into windlass_body (n, packed) values ");
     for row in 0..rows {
         sql.push_str(if row == 0 { "(?,?)" } else { ",(?,?)" });
     }
@@ -69,9 +71,8 @@ impl Store<'_> {
             nonce: None,
         };
         let k = self.open_kind(&body.kind).await?;
-        let statement = sqlx::query(AssertSqlSafe(insert_jobs(1)));
-        bind_job(statement, &job, k, body.min_reader).execute(&mut *self.conn).await?;
-        sqlx::query(AssertSqlSafe(insert_bodies(1)))
+        let statement = sqlx::query(AssertSqlSafe(insert_both(1)));
+        bind_job(statement, &job, k, body.min_reader)
             .bind(job.n)
             .bind(packed::pack(body))
             .execute(&mut *self.conn)
@@ -124,34 +125,30 @@ impl Store<'_> {
             let k = self.open_kind(&new.body.kind).await?;
             rows.push((job, k, new.body.min_reader));
         }
-        let mut statement = sqlx::query(AssertSqlSafe(insert_jobs(rows.len())));
+        let mut statement = sqlx::query(AssertSqlSafe(insert_both(rows.len())));
         for (job, k, min_reader) in &rows {
             statement = bind_job(statement, job, *k, *min_reader);
         }
-        let inserted = statement.execute(&mut *self.conn).await?.rows_affected();
-        let fresh: Vec<bool> = if inserted == rows.len() as u64 {
+        for ((job, ..), new) in rows.iter().zip(jobs) {
+            statement = statement.bind(job.n).bind(packed::pack(&new.body));
+        }
+        // Of the jobs those whose ids are new, and all the bodies.
+        let written = statement.execute(&mut *self.conn).await?.rows_affected();
+        let fresh: Vec<bool> = if written == 2 * rows.len() as u64 {
             vec![true; rows.len()]
         } else {
             self.which_are_fresh(lane, &rows).await?
         };
-        let mut bodies = 0;
-        let mut statement =
-            sqlx::query(AssertSqlSafe(insert_bodies(fresh.iter().filter(|fresh| **fresh).count())));
-        for ((fresh, (job, ..)), new) in fresh.iter().zip(&rows).zip(jobs) {
+        for (fresh, (job, ..)) in fresh.iter().zip(&rows) {
             if *fresh {
-                statement = statement.bind(job.n).bind(packed::pack(&new.body));
                 self.came(lane, job.state, 1);
-                bodies += 1;
             }
             answers.push(if *fresh { Pushed::Inserted } else { Pushed::SameId });
-        }
-        if bodies > 0 {
-            statement.execute(&mut *self.conn).await?;
         }
         Ok(())
     }
 
-    /// Which of these rows were written: of those whose id was there before, another number is stored.
+    /// Which of these rows were written: of those whose id was there before, another number is stored. Their bodies go.
     async fn which_are_fresh(&mut self, lane: Lane, rows: &[(Job, i64, u16)]) -> Step<Vec<bool>> {
         let (Some((first, ..)), Some((last, ..))) = (rows.first(), rows.last()) else {
             return Ok(Vec::new());
@@ -162,6 +159,14 @@ impl Store<'_> {
             .bind(self.queue(lane).q)
             .fetch_all(&mut *self.conn)
             .await?;
+        sqlx::query(
+            "delete from windlass_body where n between ?1 and ?2 and n not in \
+             (select n from windlass_job where n between ?1 and ?2)",
+        )
+        .bind(first.n)
+        .bind(last.n)
+        .execute(&mut *self.conn)
+        .await?;
         let mut ids = Vec::with_capacity(written.len());
         for row in &written {
             ids.push(id_of(row.try_get(0)?)?);

@@ -17,11 +17,14 @@ mod sweep;
 
 use std::collections::HashMap;
 
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Row as _, Sqlite, SqliteConnection};
 use windlass_core::{At, Error, ErrorKind, JobId, JobRef, Kind, QueueName, Retention, StateKind, Timestamp};
 
 use crate::error::Step;
 use job::{Job, Line};
+pub(crate) use push::is_plain;
 
 /// How a namespace is timed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +42,32 @@ pub(crate) struct Queue {
     changes: [i64; COUNTS],
 }
 
+type Statement = Query<'static, Sqlite, SqliteArguments>;
+
+macro_rules! update_counts {
+    () => {
+        "update windlass_queue set blocked = blocked + ?, scheduled = scheduled + ?, ready = ready + ?, \
+         running = running + ?, completed = completed + ?, cancelled = cancelled + ?, dead = dead + ?, \
+         suspects = suspects + ?, aside = aside + ? where q = ?"
+    };
+}
+
+macro_rules! update_meta {
+    () => {
+        "update windlass_meta set timing = ?, latest = ?, sequence = ?"
+    };
+}
+
+impl Queue {
+    /// Binds the changes to a statement that begins with `update_counts!`. They count as written.
+    fn bind_changes(&mut self, mut statement: Statement) -> Statement {
+        for change in std::mem::take(&mut self.changes) {
+            statement = statement.bind(change);
+        }
+        statement.bind(self.q)
+    }
+}
+
 /// The seven states, then Ready jobs under suspicion, then those set aside.
 const COUNTS: usize = 9;
 const SUSPECTS: usize = 7;
@@ -51,7 +80,6 @@ pub(crate) struct Cache {
     timing: Option<Timing>,
     latest: i64,
     sequence: i64,
-    meta_changed: bool,
     queues: Vec<Queue>,
     numbers: HashMap<QueueName, usize>,
     kinds: HashMap<Kind, i64>,
@@ -69,18 +97,22 @@ pub(crate) struct Store<'c> {
 pub(crate) type Lane = usize;
 
 impl<'c> Store<'c> {
-    /// Begins to work in a transaction that has begun on `conn` and holds the write lock.
+    /// Begins to work on `conn`: in a transaction that holds the write lock and that this begins, or else in the caller's.
     pub(crate) async fn open(
         conn: &'c mut SqliteConnection,
         cache: &'c mut Cache,
         retention: Retention,
         seen: Timestamp,
+        begin: bool,
     ) -> Step<Self> {
-        let row = sqlx::query(
-            "select data_version, timing, latest, sequence from pragma_data_version, windlass_meta",
-        )
-        .fetch_one(&mut *conn)
-        .await?;
+        macro_rules! look {
+            () => {
+                "select data_version, timing, latest, sequence from pragma_data_version, windlass_meta"
+            };
+        }
+        // Two statements in one trip to the connection's thread.
+        let sql = if begin { concat!("begin immediate; ", look!()) } else { look!() };
+        let row = sqlx::query(sql).fetch_one(&mut *conn).await?;
         let version = row.try_get(0)?;
         if cache.data_version != Some(version) {
             // Somebody else has written: nothing that was known need be so.
@@ -93,8 +125,12 @@ impl<'c> Store<'c> {
         (cache.latest, cache.sequence) = (row.try_get(2)?, row.try_get(3)?);
         // An answer that needed no write may have shown a later instant.
         cache.latest = cache.latest.max(seen.as_millis());
-        cache.meta_changed = false;
         Ok(Self { conn, cache, retention, now: Timestamp::MIN })
+    }
+
+    /// The store in a transaction that [`open`](Self::open) has begun.
+    pub(crate) fn begun(conn: &'c mut SqliteConnection, cache: &'c mut Cache, retention: Retention) -> Self {
+        Self { conn, cache, retention, now: Timestamp::MIN }
     }
 
     /// What time it is for the next step: the later of the instant given and the latest seen.
@@ -108,38 +144,32 @@ impl<'c> Store<'c> {
         }
         self.cache.latest = self.cache.latest.max(now.as_millis());
         self.now = Timestamp::from_millis(self.cache.latest);
-        self.cache.meta_changed = true;
         Ok(())
     }
 
-    /// Writes what was gathered on the way. The commit must follow.
-    pub(crate) async fn close(&mut self) -> Step<()> {
-        for queue in &mut self.cache.queues {
-            if queue.changes == [0; COUNTS] {
-                continue;
-            }
-            let mut update = sqlx::query(
-                "update windlass_queue as queue set blocked = blocked + ?2, scheduled = scheduled + ?3, ready = ready + ?4, \
-                 running = running + ?5, completed = completed + ?6, cancelled = cancelled + ?7, dead = dead + ?8, \
-                 suspects = suspects + ?9, aside = aside + ?10 where q = ?1",
-            )
-            .bind(queue.q);
-            for change in queue.changes {
-                update = update.bind(change);
-            }
-            update.execute(&mut *self.conn).await?;
-            queue.changes = [0; COUNTS];
+    /// Writes what was gathered on the way, and commits if it is to.
+    pub(crate) async fn close(&mut self, commit: bool) -> Step<()> {
+        let changed = |queue: &&mut Queue| queue.changes != [0; COUNTS];
+        let mut changed: Vec<&mut Queue> = self.cache.queues.iter_mut().filter(changed).collect();
+        let last = if commit { changed.pop() } else { None };
+        for queue in changed {
+            queue.bind_changes(sqlx::query(update_counts!())).execute(&mut *self.conn).await?;
         }
-        if self.cache.meta_changed {
-            let timing = self.cache.timing.map(|timing| i64::from(timing == Timing::Virtual));
-            sqlx::query("update windlass_meta as meta set timing = ?1, latest = ?2, sequence = ?3")
-                .bind(timing)
-                .bind(self.cache.latest)
-                .bind(self.cache.sequence)
-                .execute(&mut *self.conn)
-                .await?;
-            self.cache.meta_changed = false;
-        }
+        let timing = self.cache.timing.map(|timing| i64::from(timing == Timing::Virtual));
+        let (latest, sequence) = (self.cache.latest, self.cache.sequence);
+        let meta = |statement: Statement| statement.bind(timing).bind(latest).bind(sequence);
+        // Most transactions touch one queue: its counts, the row of the namespace and the commit are one trip.
+        let statement = match (last, commit) {
+            (Some(queue), _) => meta(queue.bind_changes(sqlx::query(concat!(
+                update_counts!(),
+                "; ",
+                update_meta!(),
+                "; commit"
+            )))),
+            (None, true) => meta(sqlx::query(concat!(update_meta!(), "; commit"))),
+            (None, false) => meta(sqlx::query(update_meta!())),
+        };
+        statement.execute(&mut *self.conn).await?;
         Ok(())
     }
 
@@ -156,7 +186,6 @@ impl<'c> Store<'c> {
     pub(crate) fn numbers(&mut self, count: usize) -> i64 {
         let first = self.cache.sequence + 1;
         self.cache.sequence += i64::try_from(count).unwrap_or(i64::MAX);
-        self.cache.meta_changed = true;
         first
     }
 

@@ -67,10 +67,11 @@ impl Store<'_> {
         let ids: Vec<u8> =
             run.iter().flat_map(|verdict| *verdict.lease.job.id.as_uuid().as_bytes()).collect();
         let done = sqlx::query(
+            // The pluses keep the planner from the index of ids: each row is found by its number.
             "update windlass_job as job set state = 4, line = 0, place = ?3 + told.key, at = ?4, flags = flags & ~3, \
              attempts = min(attempts + 1, 65535), session = null from json_each(?1) as told \
-             where job.n = told.value and job.id = substr(?2, 1 + 16 * told.key, 16) and job.state = 3 \
-             and job.epoch = ?5 and job.nonce = ?6 and job.q = ?7 and job.flags & ?8 = 0",
+             where job.n = told.value and +job.id = substr(?2, 1 + 16 * told.key, 16) and +job.q = ?7 \
+             and +job.state = 3 and job.epoch = ?5 and job.nonce = ?6 and job.flags & ?8 = 0",
         )
         .bind(numbers(handles))
         .bind(ids)
