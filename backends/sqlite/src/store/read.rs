@@ -6,8 +6,8 @@ use std::sync::Arc;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use windlass_core::{
-    At, Claimed, Counts, Cursor, Error, Failure, Filter, Finished, JobId, JobRef, Page, Progress, QueueInfo,
-    QueueName, Record, RecordState, SessionId, StateKind, Timestamp,
+    At, Body, Claimed, Counts, Cursor, Error, Failure, Filter, Finished, JobId, JobRef, Kind, Page, Progress,
+    QueueInfo, QueueName, Record, RecordState, SessionId, StateKind, Timestamp,
 };
 
 use super::claim::numbers;
@@ -26,7 +26,7 @@ macro_rules! record_columns {
         concat!(
             job_columns!(),
             ", queue.name, body.packed, more.parents_left, more.error, more.panicked, more.percent, more.note, \
-             more.log, more.output, more.reason, more.superseded_by"
+             more.log, more.output, more.reason, more.superseded_by, (select name from windlass_kind where k = job.k)"
         )
     };
 }
@@ -54,7 +54,12 @@ pub(crate) async fn get(conn: &mut SqliteConnection, job: &JobRef) -> Step<Optio
 fn record(row: &SqliteRow) -> Step<Record> {
     let job = Job::of_row(row)?;
     let queue = QueueName::new(row.try_get::<&str, _>(COLUMNS)?)?;
-    let body = packed::unpack(queue, job.id, row.try_get(COLUMNS + 1)?)?;
+    let packed: &[u8] = row.try_get(COLUMNS + 1)?;
+    let body = match packed::unpack(queue.clone(), job.id, packed) {
+        Ok(body) => body,
+        // Bytes that cannot be read are shown as they are.
+        Err(_) => Body::new(job.id, queue, Kind::new(row.try_get::<&str, _>(COLUMNS + 11)?)?, packed),
+    };
     let more = COLUMNS + 2;
     let error: Option<&str> = row.try_get(more + 1)?;
     let panicked: Option<bool> = row.try_get(more + 2)?;

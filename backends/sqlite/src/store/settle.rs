@@ -179,7 +179,7 @@ impl Store<'_> {
         }
     }
 
-    async fn note_error(&mut self, job: &mut Job, error: &Failure) -> Step<()> {
+    pub(crate) async fn note_error(&mut self, job: &mut Job, error: &Failure) -> Step<()> {
         self.open_more(job).await?;
         sqlx::query("update windlass_more as more set error = ?2, panicked = ?3 where n = ?1")
             .bind(job.n)
