@@ -353,3 +353,6 @@ pub(crate) fn timed_the_other_way() -> Error {
          each",
     )
 }
+
+#[cfg(test)]
+mod tests;
