@@ -205,17 +205,15 @@ async fn apply(conn: &mut SqliteConnection) -> Result<Vec<Migration>> {
 pub(crate) async fn begin(
     conn: &mut SqliteConnection,
     patience: Duration,
-) -> std::result::Result<bool, sqlx::Error> {
+) -> std::result::Result<(), sqlx::Error> {
     let started = tokio::time::Instant::now();
-    let mut waited = false;
     loop {
         match sqlx::query("begin immediate").execute(&mut *conn).await {
             Err(error) if is_busy(&error) && started.elapsed() < patience => {
-                waited = true;
                 tokio::time::sleep(BUSY_PAUSE).await;
             }
             Err(error) => return Err(error),
-            Ok(_) => return Ok(waited),
+            Ok(_) => return Ok(()),
         }
     }
 }

@@ -13,10 +13,11 @@ use windlass_core::limits::BATCH_MAX;
 use windlass_core::{Error, ErrorKind, Result, Timestamp};
 
 use crate::backend::Shared;
-use crate::error::{code, is_broken, is_busy, translated};
+use crate::error::{busy, code, is_broken, is_busy, translated};
 use crate::file::{self, Identity};
 use crate::options::SqliteOptions;
 use crate::store::{Cache, Store};
+use crate::turn::{TooLong, Turns};
 use crate::verbs::Request;
 use crate::wait::Rings;
 
@@ -44,8 +45,7 @@ pub(crate) struct Writer {
     inbox: mpsc::UnboundedReceiver<Item>,
     conn: Option<(SqliteConnection, Identity)>,
     cache: Cache,
-    /// Whether another process was met at the lock in the last transaction.
-    contended: bool,
+    turns: Turns,
     /// How many requests the last transaction had.
     last_group: usize,
 }
@@ -57,14 +57,8 @@ impl Writer {
         conn: SqliteConnection,
         identity: Identity,
     ) -> Self {
-        Self {
-            shared,
-            inbox,
-            conn: Some((conn, identity)),
-            cache: Cache::default(),
-            contended: false,
-            last_group: 0,
-        }
+        let turns = Turns::at(&shared.options.path);
+        Self { shared, inbox, conn: Some((conn, identity)), cache: Cache::default(), turns, last_group: 0 }
     }
 
     /// Works until the last handle is gone.
@@ -98,10 +92,6 @@ impl Writer {
             if !group.is_empty() {
                 self.last_group = group.len();
                 self.serve(group).await;
-            }
-            if self.contended && other.is_none() && !self.inbox.is_empty() {
-                // Others want the lock as well: one that begins again at once would keep it from them.
-                tokio::time::sleep(file::BUSY_PAUSE).await;
             }
             next = match other {
                 Some(item) => Some(item),
@@ -161,12 +151,11 @@ impl Writer {
         self.connect().await?;
         let Some((conn, _)) = &mut self.conn else { return Err(Void::before(file::gone())) };
         let seen = Timestamp::from_millis(self.shared.seen.load(Ordering::Acquire));
+        let patience = self.shared.options.busy_timeout;
+        let _turn = self.turns.take(patience).await.map_err(|TooLong| Void::before(busy()))?;
         let begun = begin(conn, &mut self.cache, &self.shared.options, seen).await;
         let mut store = match begun {
-            Ok((store, waited)) => {
-                self.contended = waited;
-                store
-            }
+            Ok(store) => store,
             Err(error) => return Err(self.broken(error, false)),
         };
         if let Err(error) = run(&mut store, group).await {
@@ -248,6 +237,10 @@ impl Writer {
             let _ = borrower.send(Err(void.error));
             return;
         }
+        let Ok(_turn) = self.turns.take(self.shared.options.busy_timeout).await else {
+            let _ = borrower.send(Err(busy()));
+            return;
+        };
         let Some((mut conn, identity)) = self.conn.take() else { return };
         if let Err(error) = file::begin(&mut conn, self.shared.options.busy_timeout).await {
             self.conn = Some((conn, identity));
@@ -300,24 +293,22 @@ pub(crate) fn not_migrated() -> Error {
     )
 }
 
-/// Begins a transaction that holds the write lock, waiting for others without blocking a thread. Says whether it waited.
+/// Begins a transaction that holds the write lock, waiting for those who take no turns without blocking a thread.
 async fn begin<'c>(
     conn: &'c mut SqliteConnection,
     cache: &'c mut Cache,
     options: &SqliteOptions,
     seen: Timestamp,
-) -> std::result::Result<(Store<'c>, bool), sqlx::Error> {
+) -> std::result::Result<Store<'c>, sqlx::Error> {
     let started = tokio::time::Instant::now();
-    let mut waited = false;
     loop {
         let opened = Store::open(&mut *conn, &mut *cache, options.retention, seen, true).await.map(drop);
         match opened.map_err(as_database) {
             Err(error) if is_busy(&error) && started.elapsed() < options.busy_timeout => {
-                waited = true;
                 tokio::time::sleep(file::BUSY_PAUSE).await;
             }
             Err(error) => return Err(error),
-            Ok(()) => return Ok((Store::begun(conn, cache, options.retention), waited)),
+            Ok(()) => return Ok(Store::begun(conn, cache, options.retention)),
         }
     }
 }
