@@ -75,7 +75,10 @@ pub(crate) fn translated(error: sqlx::Error) -> Error {
         other => other,
     };
     let (kind, message) = match code(&error) {
-        Some(BUSY | LOCKED) => return busy().with_source(error),
+        Some(BUSY | LOCKED) => (
+            ErrorKind::Timeout,
+            "another process held the database's lock for longer than `busy_timeout`".to_owned(),
+        ),
         Some(FULL) => {
             (ErrorKind::Unavailable, "the disk is full, or the database has reached `max_bytes`".to_owned())
         }
@@ -102,9 +105,4 @@ pub(crate) fn translated(error: sqlx::Error) -> Error {
         },
     };
     Error::new(kind, message).with_source(error)
-}
-
-/// Another process did not give way in time.
-pub(crate) fn busy() -> Error {
-    Error::new(ErrorKind::Timeout, "another process held the database's lock for longer than `busy_timeout`")
 }

@@ -3,8 +3,7 @@
 
 // The rooms, in the order in which a call passes through them: `backend` is the handle and has the contract's verbs; each
 // becomes a request (`verbs`) to the one writer (`writer`), which runs what has gathered in one transaction over `store`.
-// `turn` keeps order among
-// processes; `wait` wakes whoever sleeps; `transaction` joins a caller's own.
+// `wait` wakes whoever sleeps; `transaction` joins a caller's own.
 
 mod backend;
 mod error;
@@ -13,7 +12,6 @@ mod options;
 mod packed;
 mod store;
 mod transaction;
-mod turn;
 mod verbs;
 mod wait;
 mod writer;

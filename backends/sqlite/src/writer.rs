@@ -13,11 +13,10 @@ use windlass_core::limits::BATCH_MAX;
 use windlass_core::{Error, ErrorKind, Result, Timestamp};
 
 use crate::backend::Shared;
-use crate::error::{busy, code, is_broken, is_busy, translated};
+use crate::error::{code, is_broken, is_busy, translated};
 use crate::file::{self, Identity};
 use crate::options::SqliteOptions;
 use crate::store::{Cache, Store};
-use crate::turn::{TooLong, Turns};
 use crate::verbs::Request;
 use crate::wait::Rings;
 
@@ -45,7 +44,6 @@ pub(crate) struct Writer {
     inbox: mpsc::UnboundedReceiver<Item>,
     conn: Option<(SqliteConnection, Identity)>,
     cache: Cache,
-    turns: Turns,
     /// How many requests the last transaction had.
     last_group: usize,
 }
@@ -57,8 +55,7 @@ impl Writer {
         conn: SqliteConnection,
         identity: Identity,
     ) -> Self {
-        let turns = Turns::at(&shared.options.path);
-        Self { shared, inbox, conn: Some((conn, identity)), cache: Cache::default(), turns, last_group: 0 }
+        Self { shared, inbox, conn: Some((conn, identity)), cache: Cache::default(), last_group: 0 }
     }
 
     /// Works until the last handle is gone.
@@ -151,8 +148,6 @@ impl Writer {
         self.connect().await?;
         let Some((conn, _)) = &mut self.conn else { return Err(Void::before(file::gone())) };
         let seen = Timestamp::from_millis(self.shared.seen.load(Ordering::Acquire));
-        let patience = self.shared.options.busy_timeout;
-        let _turn = self.turns.take(patience).await.map_err(|TooLong| Void::before(busy()))?;
         let begun = begin(conn, &mut self.cache, &self.shared.options, seen).await;
         let mut store = match begun {
             Ok(store) => store,
@@ -237,10 +232,6 @@ impl Writer {
             let _ = borrower.send(Err(void.error));
             return;
         }
-        let Ok(_turn) = self.turns.take(self.shared.options.busy_timeout).await else {
-            let _ = borrower.send(Err(busy()));
-            return;
-        };
         let Some((mut conn, identity)) = self.conn.take() else { return };
         if let Err(error) = file::begin(&mut conn, self.shared.options.busy_timeout).await {
             self.conn = Some((conn, identity));
@@ -293,7 +284,7 @@ pub(crate) fn not_migrated() -> Error {
     )
 }
 
-/// Begins a transaction that holds the write lock, waiting for those who take no turns without blocking a thread.
+/// Begins a transaction that holds the write lock, waiting for others without blocking a thread.
 async fn begin<'c>(
     conn: &'c mut SqliteConnection,
     cache: &'c mut Cache,

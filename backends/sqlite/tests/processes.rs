@@ -36,15 +36,18 @@ async fn work(path: &str) {
     let backend = SqliteBackend::open_with(SqliteOptions::new(path)).await.expect("open");
     let session = SessionId::random();
     let deadline = Instant::now() + soak();
-    let mut dispatched = 0;
+    let (mut dispatched, mut longest) = (0, Duration::ZERO);
     while Instant::now() < deadline {
         let jobs: Vec<_> = (0..20).map(|_| draft().build()).collect();
+        let asked = Instant::now();
         dispatched += backend.push(&jobs, AT).await.expect("push").len();
+        longest = longest.max(asked.elapsed());
         run_some(&backend, session).await;
         backend.sweep(&Sweep::default(), AT).await.expect("sweep");
     }
     while run_some(&backend, session).await > 0 {}
     println!("dispatched {dispatched}");
+    println!("longest {}", longest.as_millis());
 }
 
 async fn run_some(backend: &SqliteBackend, session: SessionId) -> usize {
@@ -81,12 +84,12 @@ async fn four_processes_share_a_file() {
     let children: Vec<Child> =
         (0..4).map(|_| child("four_processes_share_a_file", &path.display().to_string())).collect();
     let mut runs: HashMap<String, u32> = HashMap::new();
-    let (mut dispatched, mut shares) = (0, Vec::new());
-    for child in children {
-        let output = tokio::task::spawn_blocking(|| child.wait_with_output())
-            .await
-            .expect("no panic")
-            .expect("output");
+    let (mut dispatched, mut shares, mut longest) = (0, Vec::new(), Vec::new());
+    // All are listened to at once: one whose pipe is full stands still.
+    let outputs: Vec<_> =
+        children.into_iter().map(|child| tokio::task::spawn_blocking(|| child.wait_with_output())).collect();
+    for output in outputs {
+        let output = output.await.expect("no panic").expect("output");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "a process failed: {text}");
         let mut ran = 0;
@@ -96,11 +99,13 @@ async fn four_processes_share_a_file() {
                 ran += 1;
             } else if let Some(count) = line.strip_prefix("dispatched ") {
                 dispatched += count.parse::<usize>().expect("a number");
+            } else if let Some(millis) = line.strip_prefix("longest ") {
+                longest.push(millis.to_owned());
             }
         }
         shares.push(ran);
     }
-    println!("{dispatched} jobs in {:?}, shares {shares:?}", soak());
+    println!("{dispatched} jobs in {:?}, shares {shares:?}, longest push {longest:?} ms", soak());
     assert!(dispatched > 0 && runs.values().all(|count| *count == 1), "each job ran once");
     assert_eq!(runs.len(), dispatched, "no job was lost");
     // None of them was kept from the lock by the others.
