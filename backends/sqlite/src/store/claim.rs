@@ -281,7 +281,7 @@ impl Store<'_> {
         let (mut k, mut min_reader) = (i64::MIN, 0_u16);
         loop {
             let row = sqlx::query(
-                "select k, min_reader from windlass_job as job where state = 2 and line = 2 and q = ?1 and (k, min_reader) > (?2, ?3) \
+                "select k, min_reader from windlass_job where state = 2 and line = 2 and q = ?1 and (k, min_reader) > (?2, ?3) \
                  order by k, min_reader limit 1",
             )
             .bind(self.queue(lane).q)
@@ -349,7 +349,7 @@ impl Store<'_> {
                 continue;
             }
             sqlx::query(
-                "update windlass_job as job set state = 3, line = 0, epoch = epoch + 1, flags = (flags & ~2) | ?2, at = ?3, \
+                "update windlass_job set state = 3, line = 0, epoch = epoch + 1, flags = (flags & ~2) | ?2, at = ?3, \
                  since = ?4, session = ?5, nonce = ?6 where n in (select value from json_each(?1))",
             )
             .bind(numbers(jobs.iter().map(|(found, _)| found.n)))

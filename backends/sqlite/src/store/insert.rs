@@ -153,7 +153,7 @@ impl Store<'_> {
         let (Some((first, ..)), Some((last, ..))) = (rows.first(), rows.last()) else {
             return Ok(Vec::new());
         };
-        let written = sqlx::query("select id from windlass_job as job where n between ?1 and ?2 and q = ?3")
+        let written = sqlx::query("select id from windlass_job where n between ?1 and ?2 and q = ?3")
             .bind(first.n)
             .bind(last.n)
             .bind(self.queue(lane).q)

@@ -245,7 +245,7 @@ impl<'c> Store<'c> {
         }
         let row = sqlx::query(
             "select q, paused, blocked, scheduled, ready, running, completed, cancelled, dead, suspects, aside \
-             from windlass_queue as queue where name = ?1",
+             from windlass_queue where name = ?1",
         )
         .bind(name.as_str())
         .fetch_optional(&mut *self.conn)
@@ -278,7 +278,7 @@ impl<'c> Store<'c> {
         if let Some(lane) = self.cache.queues.iter().position(|queue| queue.q == job.q) {
             return Ok(lane);
         }
-        let name: String = sqlx::query("select name from windlass_queue as queue where q = ?1")
+        let name: String = sqlx::query("select name from windlass_queue where q = ?1")
             .bind(job.q)
             .fetch_one(&mut *self.conn)
             .await?
@@ -307,7 +307,7 @@ impl<'c> Store<'c> {
         if let Some(k) = self.cache.kinds.get(kind) {
             return Ok(Some(*k));
         }
-        let row = sqlx::query("select k from windlass_kind as kind where name = ?1")
+        let row = sqlx::query("select k from windlass_kind where name = ?1")
             .bind(kind.as_str())
             .fetch_optional(&mut *self.conn)
             .await?;
@@ -337,7 +337,7 @@ impl<'c> Store<'c> {
     }
 
     pub(crate) async fn find_in(&mut self, lane: Lane, id: JobId) -> Step<Option<i64>> {
-        let row = sqlx::query("select n from windlass_job as job where q = ?1 and id = ?2")
+        let row = sqlx::query("select n from windlass_job where q = ?1 and id = ?2")
             .bind(self.queue(lane).q)
             .bind(&id.as_uuid().as_bytes()[..])
             .fetch_optional(&mut *self.conn)

@@ -152,9 +152,8 @@ async fn numbers_after(
     after: Option<&(JobId, QueueName)>,
     looks: usize,
 ) -> Step<Vec<Found>> {
-    let queues = sqlx::query("select q, name from windlass_queue as queue order by name")
-        .fetch_all(&mut *conn)
-        .await?;
+    let queues =
+        sqlx::query("select q, name from windlass_queue order by name").fetch_all(&mut *conn).await?;
     let mut found = Vec::new();
     for row in &queues {
         let (q, queue) = (row.try_get::<i64, _>(0)?, QueueName::new(row.try_get::<&str, _>(1)?)?);
@@ -166,7 +165,7 @@ async fn numbers_after(
             Some((id, behind)) => (id.as_uuid().as_bytes().to_vec(), queue > *behind),
         };
         let rows = sqlx::query(
-            "select id, n from windlass_job as job where q = ?1 and id >= ?2 and (?3 or id > ?2) order by id limit ?4",
+            "select id, n from windlass_job where q = ?1 and id >= ?2 and (?3 or id > ?2) order by id limit ?4",
         )
         .bind(q)
         .bind(from)
@@ -218,7 +217,7 @@ fn read_cursor(cursor: &Cursor) -> windlass_core::Result<(JobId, QueueName)> {
 
 pub(crate) async fn queues(conn: &mut SqliteConnection) -> Step<Vec<QueueInfo>> {
     let rows = sqlx::query(
-        "select name, paused, blocked, scheduled, ready, running, completed, cancelled, dead from windlass_queue as queue order by name",
+        "select name, paused, blocked, scheduled, ready, running, completed, cancelled, dead from windlass_queue order by name",
     )
     .fetch_all(conn)
     .await?;
@@ -239,7 +238,7 @@ pub(crate) async fn finished(conn: &mut SqliteConnection, job: &JobRef) -> Step<
     let row = sqlx::query(
         "select job.state, job.why, body.packed, more.output, more.reason, more.error, more.panicked, job.id \
          from windlass_job as job join windlass_body as body using (n) left join windlass_more as more using (n) \
-         where job.q = (select q from windlass_queue as queue where name = ?1) and job.id = ?2",
+         where job.q = (select q from windlass_queue where name = ?1) and job.id = ?2",
     )
     .bind(job.queue.as_str())
     .bind(&job.id.as_uuid().as_bytes()[..])

@@ -27,7 +27,7 @@ impl Store<'_> {
         let reclaimed = swept.reclaimed + swept.cancelled + swept.buried;
         swept.more = promote == 0 || prune == 0 || reclaimed >= sweep.limit as u64;
         sqlx::query(
-            "delete from windlass_control as control where not exists (select 1 from windlass_job as job where state = 3 and session = control.session)",
+            "delete from windlass_control as control where not exists (select 1 from windlass_job where state = 3 and session = control.session)",
         )
         .execute(&mut *self.conn)
         .await?;
@@ -35,9 +35,8 @@ impl Store<'_> {
     }
 
     async fn all_lanes(&mut self) -> Step<Vec<Lane>> {
-        let rows = sqlx::query("select name from windlass_queue as queue order by q")
-            .fetch_all(&mut *self.conn)
-            .await?;
+        let rows =
+            sqlx::query("select name from windlass_queue order by q").fetch_all(&mut *self.conn).await?;
         let mut lanes = Vec::with_capacity(rows.len());
         for row in &rows {
             lanes.extend(self.find_lane(&QueueName::new(row.try_get::<&str, _>(0)?)?).await?);
@@ -130,7 +129,7 @@ impl Store<'_> {
 
     async fn drop_windows(&mut self, lane: Lane, bound: usize) -> Step<()> {
         sqlx::query(
-            "delete from windlass_unique_key as unique_key where (q, key) in (select q, key from windlass_unique_key as unique_key where q = ?1 and until <= ?2 \
+            "delete from windlass_unique_key where (q, key) in (select q, key from windlass_unique_key where q = ?1 and until <= ?2 \
              and next is null limit ?3)",
         )
         .bind(self.queue(lane).q)
