@@ -81,6 +81,10 @@ pub use windlass_core::{
 };
 pub use windlass_macros::{Deps, Job, Provide};
 pub use windlass_memory::{MemoryBackend, MemoryOptions, MemoryTransaction};
+#[cfg(feature = "redis")]
+pub use windlass_redis::{Durability as RedisDurability, RedisBackend, RedisOptions};
+#[cfg(feature = "sqlite")]
+pub use windlass_sqlite::{Durability, SqliteBackend, SqliteOptions, SqliteTransaction};
 
 pub use crate::any::{AnyBackend, Engine};
 pub use crate::codec::Codec;

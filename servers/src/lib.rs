@@ -3,6 +3,8 @@
 
 mod find;
 mod process;
+mod redis;
 
 pub use find::{Package, find_or_install};
 pub use process::{Process, free_port};
+pub use redis::Redis;

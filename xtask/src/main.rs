@@ -8,6 +8,7 @@ mod examples;
 mod lint;
 mod record;
 mod run;
+mod servers;
 mod test;
 
 use std::process::ExitCode;
@@ -16,9 +17,13 @@ const HELP: &str = "\
 cargo xtask test [--long]
     Everything a change must pass on a machine with only Rust: unit, integration and conformance tests of the whole
     workspace, doc tests, and every example under a time limit. Uses cargo-nextest where it is installed and
-    `cargo test` where it is not; installs nothing, and starts no server, since no engine needs one yet.
+    `cargo test` where it is not. Starts private servers for the tests of the engines that need one (Redis), unless
+    WINDLASS_TEST_REDIS_URL names one, and ends them; installs their Debian package where it is missing and it may.
     The last line is `N passed, N failed`, over all three.
-    --long   more cases of the same: 4,096 instead of 256 a proptest property
+    --long   more cases of the same: 4,096 instead of 256 a proptest property, 500 histories of an engine's model
+
+cargo xtask servers up|down
+    Starts the same private servers for `cargo nextest run` and prints the variables that name them, or ends them.
 
 cargo xtask lint
     rustfmt, clippy (whole workspace with all targets; the library with default features), documentation with broken
@@ -28,9 +33,11 @@ cargo xtask coverage
     Line coverage by tests of src/, backends/core and backends/memory, without the lines of the tests themselves; fails
     below 90 % in any of them. Needs cargo-llvm-cov.
 
-cargo xtask bench [--quick] [--peers] [--json FILE]
-    Drains a million jobs (200,000 with --quick) in release builds, five rounds (three), and prints medians, ranges and
-    ratios. --peers adds the peers' program, round about with ours. --json writes a record a line; see benches/README.md.
+cargo xtask bench [--backend memory|sqlite] [--quick] [--peers] [--json FILE]
+    Measures an engine beside its raw limit in release builds, five rounds (three with --quick), and prints medians, ranges
+    and ratios: in memory the drain of a million jobs (200,000 with --quick), on SQLite dispatch, bulk, drain and pickup with
+    200,000 (50,000). --peers adds the peers' program, round about with ours. --json writes a record a line; see
+    benches/README.md.
 
 cargo xtask help
     This.
@@ -49,6 +56,8 @@ fn main() -> ExitCode {
         }
         ["test"] => test::test(false),
         ["test", "--long"] => test::test(true),
+        ["servers", "up"] => servers::up(),
+        ["servers", "down"] => servers::down(),
         ["lint"] => lint::lint(),
         ["coverage"] => coverage::coverage(),
         ["bench", flags @ ..] => match bench::Options::parse(flags) {

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail, ensure};
 
 use crate::counts::{self, Counts};
-use crate::{examples, run};
+use crate::{examples, run, servers};
 
 /// Runs tests, doc tests and examples; a failure in one does not keep the others from running.
 pub(crate) fn test(long: bool) -> Result<()> {
@@ -35,8 +35,9 @@ fn tests(long: bool) -> Result<Counts> {
         run::cargo("test --workspace --lib --bins --tests --examples --no-fail-fast")
     };
     if long {
-        command.env("PROPTEST_CASES", "4096");
+        command.env("PROPTEST_CASES", "4096").env("WINDLASS_MODEL_RUNS", "500");
     }
+    let _servers = servers::for_tests(&mut command)?;
     let output = run::watch(&mut command)?;
     let counts =
         if nextest { counts::of_nextest(&output.stderr)? } else { counts::of_libtest(&output.stdout)? };

@@ -1,13 +1,17 @@
-//! Drains a million no-op jobs of 100 bytes through a whole worker on the memory engine, beside the limit of the runtime:
-//! a bare channel with one spawned task a job. Both check that every job ran exactly once.
+//! Drains no-op jobs of 100 bytes through a whole worker, beside the raw limit: for the memory engine a bare channel with one
+//! spawned task a job, for SQLite a loop that makes the same writes. Each checks that every job ran exactly once.
 //!
-//! `cargo run --release -p throughput -- [--jobs N] [--repeats R] [--concurrency C] [--only NAME] [--json FILE]`
+//! `cargo run --release -p throughput -- [--jobs N] [--repeats R] [--concurrency C] [--only NAME] [--json FILE]
+//! [--engine memory|sqlite]`
 
 mod bare;
 mod checked;
+mod durable;
 mod memory;
 mod options;
+mod raw_sqlite;
 mod report;
+mod sqlite;
 mod whole;
 
 use std::time::Duration;
@@ -34,8 +38,29 @@ fn main() {
         codec: "json",
         concurrency: Some(settings.concurrency),
         execution: "worker",
+        durability: None,
         cores,
     };
+    let mut systems = match options.engine {
+        options::Engine::Memory => memory_rows(&conditions),
+        options::Engine::Sqlite => sqlite::rows(&conditions),
+    };
+    for repeat in 0..options.repeats {
+        for (row, measure) in &mut systems {
+            // What this process freed before would hide what a store takes: only the first fill shows it.
+            if options.wants(row.name) && (repeat == 0 || row.workload != "memory") {
+                row.samples.push(measure(&runtime, settings));
+            }
+        }
+    }
+    let rows: Vec<Row> = systems.into_iter().map(|(row, _)| row).collect();
+    report::publish(&rows, options.json.as_deref()).expect("the file of records can be written");
+}
+
+/// How one row is measured.
+type Measure = Box<dyn Fn(&Runtime, Settings) -> f64>;
+
+fn memory_rows(conditions: &Conditions) -> Vec<(Row, Measure)> {
     let windlass = |name, workload, unit, exactly_once| Row {
         name,
         engine: "memory",
@@ -59,27 +84,18 @@ fn main() {
         },
         ..windlass("bare", "drain", "jobs/s", Some(true))
     };
-    type Measure = fn(&Runtime, Settings) -> f64;
-    let systems: [(Row, Measure); 4] = [
-        (windlass("waiting job", "memory", "bytes", None), memory::per_waiting_job),
-        (bare, |runtime, settings| rate(settings, bare::drain(runtime, settings))),
-        (windlass("dispatch", "dispatch", "jobs/s", None), |runtime, settings| {
-            rate(settings, whole::dispatch(runtime, settings))
-        }),
-        (windlass("windlass", "drain", "jobs/s", Some(true)), |runtime, settings| {
-            rate(settings, whole::drain(runtime, settings))
-        }),
-    ];
-    let (mut rows, measures): (Vec<Row>, Vec<Measure>) = systems.into_iter().unzip();
-    for repeat in 0..options.repeats {
-        for (row, measure) in rows.iter_mut().zip(&measures) {
-            // What this process freed before would hide what a store takes: only the first fill shows it.
-            if options.wants(row.name) && (repeat == 0 || row.workload != "memory") {
-                row.samples.push(measure(&runtime, settings));
-            }
-        }
-    }
-    report::publish(&rows, options.json.as_deref()).expect("the file of records can be written");
+    vec![
+        (windlass("waiting job", "memory", "bytes", None), Box::new(memory::per_waiting_job)),
+        (bare, Box::new(|runtime, settings| rate(settings, bare::drain(runtime, settings)))),
+        (
+            windlass("dispatch", "dispatch", "jobs/s", None),
+            Box::new(|runtime, settings| rate(settings, whole::dispatch(runtime, settings))),
+        ),
+        (
+            windlass("windlass", "drain", "jobs/s", Some(true)),
+            Box::new(|runtime, settings| rate(settings, whole::drain(runtime, settings))),
+        ),
+    ]
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a million fits")]
