@@ -1,5 +1,6 @@
 //! A private Redis: a process with a temporary folder, on a free port of the loopback interface.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -81,10 +82,12 @@ impl Redis {
         self.folder.path()
     }
 
-    /// What it has logged.
+    /// What it has logged, and what it said before it knew where to.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read(self.log_file()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        let read = |file: PathBuf| std::fs::read(file).unwrap_or_default();
+        let both = [read(self.log_file()), read(self.folder.path().join("said"))].concat();
+        String::from_utf8_lossy(&both).into_owned()
     }
 
     /// Sends one command and returns what the server answers, in the words of its protocol.
@@ -171,6 +174,9 @@ impl Redis {
         for (name, value) in fixed.into_iter().chain(mine) {
             command.arg(format!("--{name}")).arg(value);
         }
+        // What it says before it knows its log, and never into a pipe that it would hold open.
+        let said = File::create(self.folder.path().join("said"))?;
+        command.stdout(said.try_clone()?).stderr(said);
         let mut process = Process::spawn(&mut command)?;
         let mut waited = Duration::ZERO;
         loop {
@@ -238,6 +244,7 @@ mod tests {
     #[test]
     fn one_that_cannot_start_says_why() {
         let error = Redis::start_with(&[("no-such-setting", "1")]).expect_err("refused");
-        assert!(error.to_string().contains("ended at once"), "{error:#}");
+        let text = error.to_string();
+        assert!(text.contains("ended at once") && text.contains("no-such-setting"), "{text}");
     }
 }

@@ -133,6 +133,7 @@ local aside = BOUND
 
 -- Takes what stands in Z or was moved aside, below a rank.
 local function take_ranked(below)
+  if count >= wanted then return end
   local lanes = {}
   for _, lane in ipairs(call('HKEYS', KL)) do
     if can_run(lane) then lanes[#lanes + 1] = lane end

@@ -11,7 +11,7 @@ use windlass_redis::{RedisBackend, RedisOptions};
 ///
 /// # Panics
 /// When the variable is not set: a test that needs a server and has none has failed.
-pub fn url() -> String {
+pub(crate) fn url() -> String {
     std::env::var("WINDLASS_TEST_REDIS_URL").unwrap_or_else(|_| {
         panic!(
             "WINDLASS_TEST_REDIS_URL is not set: run `cargo xtask test`, which starts a private Redis, or start one with \
@@ -21,29 +21,29 @@ pub fn url() -> String {
 }
 
 /// A name that no other namespace on the server has.
-pub fn fresh_name() -> String {
+pub(crate) fn fresh_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let process = SessionId::random().as_u128() >> 64;
     format!("t{process:x}.{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Settings of a fresh namespace.
-pub fn options() -> RedisOptions {
+pub(crate) fn options() -> RedisOptions {
     RedisOptions::new(url()).namespace(fresh_name())
 }
 
 /// An engine on a fresh namespace.
-pub async fn open(options: RedisOptions) -> RedisBackend {
+pub(crate) async fn open(options: RedisOptions) -> RedisBackend {
     RedisBackend::connect_with(options).await.expect("the test server answers")
 }
 
 /// The environment of the conformance suite.
-pub struct Redis {
+pub(crate) struct Redis {
     backend: RedisBackend,
     options: RedisOptions,
 }
 
-pub async fn fresh() -> Redis {
+pub(crate) async fn fresh() -> Redis {
     let options = options();
     Redis { backend: open(options.clone()).await, options }
 }
