@@ -42,13 +42,13 @@ impl Handler for Visit {
     type Deps = (Visits,);
     type Error = Fault;
 
-    async fn handle(self, (visits,): (Visits,), cx: &mut Context) -> Result<Outcome<u64>, Fault> {
-        visits.0.lock().unwrap().entry(self.number).or_default().push(now());
-        if cx.attempt() <= self.fails {
+    async fn handle(visit: Self, (visits,): (Visits,), cx: &mut Context) -> Result<Outcome<u64>, Fault> {
+        visits.0.lock().unwrap().entry(visit.number).or_default().push(now());
+        if cx.attempt() <= visit.fails {
             return Err(Fault::retry("not yet"));
         }
         tokio::select! {
-            () = tokio::time::sleep(self.takes) => Ok(Outcome::Value(self.number * 2)),
+            () = tokio::time::sleep(visit.takes) => Ok(Outcome::Value(visit.number * 2)),
             () = cx.cancelled() => Err(Fault::retry("told to stop")),
         }
     }
@@ -134,7 +134,7 @@ async fn a_job_that_fails_is_tried_again_and_a_running_one_hears_of_its_cancella
     let at = now();
     queue.cancel(long.job_ref(), "no longer").await.unwrap();
     let ended = queue.wait_for(&long, seconds(20)).await.unwrap();
-    assert!(matches!(ended, Some(Ended::Cancelled(_))), "{ended:?}");
+    assert!(matches!(ended, Some(Ended::Cancelled { .. })), "{ended:?}");
     // Its worker's beat would have come after ten seconds.
     assert!(now() - at < Duration::from_secs(5));
     worker.abort();

@@ -33,11 +33,11 @@ cargo xtask coverage
     Line coverage by tests of src/, backends/core and backends/memory, without the lines of the tests themselves; fails
     below 90 % in any of them. Needs cargo-llvm-cov.
 
-cargo xtask bench [--backend memory|sqlite] [--quick] [--peers] [--json FILE]
+cargo xtask bench [--backend memory|redis|sqlite] [--quick] [--peers] [--json FILE]
     Measures an engine beside its raw limit in release builds, five rounds (three with --quick), and prints medians, ranges
-    and ratios: in memory the drain of a million jobs (200,000 with --quick), on SQLite dispatch, bulk, drain and pickup with
-    200,000 (50,000). --peers adds the peers' program, round about with ours. --json writes a record a line; see
-    benches/README.md.
+    and ratios: in memory the drain of a million jobs (200,000 with --quick), on SQLite and Redis dispatch, bulk, drain and
+    pickup with 200,000 (50,000). --peers adds the peers' program, round about with ours. --json writes a record a line;
+    see benches/README.md.
 
 cargo xtask help
     This.

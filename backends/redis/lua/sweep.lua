@@ -11,7 +11,8 @@ if not meta[1] then return { 0, 0, 0, 0, 0, 0, 0, num(now) } end
 
 -- What hangs on earlier ends and went over their budget.
 local function go_on()
-  while budget > 0 do
+  for _ = 1, 200 do
+    if budget <= 0 then return end
     local left = call('LPOP', PE)
     if not left then return end
     local kind = sub(left, 1, 1)

@@ -183,10 +183,25 @@ local function take_ranked(below)
   end
 end
 
--- Takes from the head of the list.
+-- Puts back what was popped and not looked at.
+local function put_back(ids, from)
+  local back = {}
+  for k = #ids, from, -1 do back[#back + 1] = ids[k] end
+  call('LPUSH', W, unpack(back))
+end
+
+-- Takes from the head of the list, past a bounded number of entries whose jobs have left it.
 local function take_listed()
+  local most = wanted + 5 * BOUND
   while count < wanted do
+    if most <= 0 then
+      bounded = 1
+      return
+    end
     local page = math.min(wanted - count, 1000)
+    -- Where nobody stood, probably nobody stands: not one by one.
+    if most < wanted + 5 * BOUND then page = math.max(page, BOUND) end
+    most = most - page
     local ids = call('LPOP', W, page)
     if not ids or #ids == 0 then return end
     local bodies, records = call('HMGET', B, unpack(ids)), call('HMGET', S, unpack(ids))
@@ -197,6 +212,9 @@ local function take_listed()
       local rank = LIST + head
       if not body or seen[id] or (record and sub(record, 1, 2) ~= 'Rm') then
         holes = holes - 1
+      elseif count + #mine >= wanted then
+        put_back(ids, i)
+        break
       elseif can_run(lane_of(body)) then
         seen[id] = true
         mine[#mine + 1] = { id, body, record, rank }
@@ -205,10 +223,7 @@ local function take_listed()
         seen[id] = true
         others[#others + 1] = { id, body, record, rank }
       else
-        -- Put back what is beyond the bound.
-        local back = {}
-        for k = #ids, i, -1 do back[#back + 1] = ids[k] end
-        call('LPUSH', W, unpack(back))
+        put_back(ids, i)
         bounded = 1
         break
       end

@@ -1,10 +1,11 @@
-//! The Redis and Valkey engine of Windlass.
+#![doc = include_str!("../docs.md")]
+//!
+//! # The rooms
 //!
 //! A job's state is the set that its id stands in; its body is written once. Each verb is one script of `lua/`, which is
 //! one step by the server's nature. The rooms: `keys` (names), `envelope` and `record` (what is stored), `script` and
 //! `link` (how it gets there), `push`, `work` (claim and settle), `session` (extend, hand back, annotate), `sweep`,
-//! `manage`, `inspect`, `outcomes` and `wait`, over `notify`, which hears the server's messages. `docs.md` beside this
-//! crate tells what a user and an operator need to know.
+//! `manage`, `inspect`, `outcomes` and `wait`, over `notify`, which hears the server's messages.
 #![doc(html_no_source)]
 
 mod backend;

@@ -52,7 +52,9 @@ impl Script {
 
     fn parts(self) -> &'static [&'static str] {
         match self {
-            Self::Push => &[KEYS, JOB, INSERT, include_str!("../lua/push.lua")],
+            Self::Push => {
+                &[KEYS, include_str!("../lua/push.lua"), JOB, INSERT, include_str!("../lua/push_each.lua")]
+            }
             Self::Work => {
                 &[KEYS, JOB, INSERT, include_str!("../lua/settle.lua"), include_str!("../lua/work.lua")]
             }
