@@ -196,6 +196,83 @@ impl Redis {
     }
 }
 
+/// A private cluster: three nodes that own a third of the slots each, and a replica of each.
+#[derive(Debug)]
+pub struct RedisCluster {
+    nodes: Vec<Redis>,
+}
+
+impl RedisCluster {
+    /// Starts the nodes and waits until they agree.
+    ///
+    /// # Errors
+    /// When a node does not start, or they do not agree in time.
+    pub fn start() -> Result<Self> {
+        const MASTERS: usize = 3;
+        const SLOTS: usize = 16_384;
+        let settings =
+            [("cluster-enabled", "yes"), ("cluster-node-timeout", "1000"), ("cluster-replica-validity-factor", "0")];
+        let nodes = (0..2 * MASTERS).map(|_| Redis::start_with(&settings)).collect::<Result<Vec<_>>>()?;
+        let cluster = Self { nodes };
+        for (at, node) in cluster.nodes.iter().enumerate().take(MASTERS) {
+            // Redis 6.2 takes no ranges.
+            let slots: Vec<String> =
+                (SLOTS * at / MASTERS..SLOTS * (at + 1) / MASTERS).map(|slot| slot.to_string()).collect();
+            let mut words = vec!["CLUSTER", "ADDSLOTS"];
+            words.extend(slots.iter().map(String::as_str));
+            node.ask(&words)?;
+            // Of two that never met the higher one wins; all of the same would fight over it.
+            node.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &(at + 1).to_string()])?;
+        }
+        for node in &cluster.nodes[1..] {
+            cluster.nodes[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &node.port().to_string()])?;
+        }
+        let ids = cluster.nodes.iter().map(|node| node.ask(&["CLUSTER", "MYID"])).collect::<Result<Vec<_>>>()?;
+        let ids: Vec<&str> = ids.iter().filter_map(|answer| answer.lines().nth(1)).collect();
+        ensure!(ids.len() == cluster.nodes.len(), "a node has no name");
+        for (at, node) in cluster.nodes.iter().enumerate().skip(MASTERS) {
+            until("a replica knows its master", || node.ask(&["CLUSTER", "REPLICATE", ids[at - MASTERS]]).is_ok())?;
+        }
+        for node in &cluster.nodes {
+            until("the nodes of the cluster agree", || {
+                let info = node.ask(&["CLUSTER", "INFO"]).unwrap_or_default();
+                let seen = node.ask(&["CLUSTER", "NODES"]).unwrap_or_default();
+                info.contains("cluster_state:ok")
+                    && seen.matches("slave").count() == MASTERS
+                    && !seen.contains("handshake")
+            })?;
+        }
+        for node in &cluster.nodes[MASTERS..] {
+            until("a replica has caught up", || {
+                node.ask(&["INFO", "replication"]).is_ok_and(|info| info.contains("master_link_status:up"))
+            })?;
+        }
+        Ok(cluster)
+    }
+
+    /// The URL of one of its masters: the others are learnt from it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.nodes[0].url()
+    }
+
+    /// Its nodes: three masters, then the replica of each.
+    pub fn nodes(&mut self) -> &mut [Redis] {
+        &mut self.nodes
+    }
+}
+
+/// Waits until something holds.
+fn until(what: &str, holds: impl Fn() -> bool) -> Result<()> {
+    let mut waited = Duration::ZERO;
+    while !holds() {
+        ensure!(waited < START_MOST, "not within {START_MOST:?}: {what}");
+        std::thread::sleep(LOOK_EVERY);
+        waited += LOOK_EVERY;
+    }
+    Ok(())
+}
+
 /// Sends one command to the server at `port` and returns its answer, one that fits into a packet.
 fn ask(port: u16, words: &[&str]) -> Result<String> {
     const ANSWER_MOST: Duration = Duration::from_secs(5);

@@ -14,11 +14,12 @@ use windlass_core::{
 
 use crate::durable::Fence;
 use crate::keys::Keys;
-use crate::link::{Arguments, Link, Server};
+use crate::link::{Arguments, Server};
 use crate::notify::Notify;
 use crate::options::{Durability, RedisOptions};
 use crate::record;
 use crate::reply;
+use crate::route::Route;
 use crate::script::Script;
 
 const UNKNOWN: u8 = 0;
@@ -36,7 +37,7 @@ pub struct RedisBackend {
 
 pub(crate) struct Shared {
     pub(crate) options: RedisOptions,
-    pub(crate) link: Link,
+    pub(crate) route: Route,
     pub(crate) keys: Keys,
     pub(crate) notify: Notify,
     fence: Fence,
@@ -52,8 +53,8 @@ impl RedisBackend {
     /// Opens the engine.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for an address or options that cannot work, a server that may evict keys, one that is a node
-    /// of a cluster, and one older than 6.2; [`ErrorKind::Connection`] or [`ErrorKind::Timeout`] when it cannot be
+    /// [`ErrorKind::Config`] for an address or options that cannot work, a server that may evict keys, and one older
+    /// than 6.2; [`ErrorKind::Connection`] or [`ErrorKind::Timeout`] when it cannot be
     /// reached.
     pub async fn connect_with(options: RedisOptions) -> Result<Self> {
         Self::open(options).await.map_err(|error| error.during(Self::NAME, "connect"))
@@ -63,7 +64,7 @@ impl RedisBackend {
         options.validate()?;
         let counts = [options.retention.completed, options.retention.cancelled, options.retention.dead];
         let shared = Shared {
-            link: Link::new(&options)?,
+            route: Route::new(&options)?,
             keys: Keys::new(&options.namespace),
             notify: Notify::new(&options)?,
             fence: Fence::new(&options)?,
@@ -72,7 +73,7 @@ impl RedisBackend {
             registered: RwLock::default(),
             options,
         };
-        let server = shared.link.open().await?.server.clone();
+        let server = shared.route.open().await?;
         shared.check(&server).await?;
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -90,8 +91,8 @@ impl Shared {
             let (major, minor) = server.version;
             return config(format!("the server is Redis {major}.{minor}: 6.2 or later is needed, or Valkey"));
         }
-        if server.cluster {
-            return config("the server is a node of a cluster, which this engine does not speak to".to_owned());
+        if server.cluster && self.options.durability != Durability::Fast {
+            return config("on a cluster the durability is Fast, with what the nodes' own settings persist".to_owned());
         }
         if server.policy != "noeviction" && !self.options.allow_eviction {
             return config(format!(
@@ -118,7 +119,7 @@ impl Shared {
     async fn setting(&self, name: &str) -> Option<String> {
         let mut command = redis::cmd("CONFIG");
         command.arg("GET").arg(name);
-        match self.link.send(&command).await.ok()? {
+        match self.route.send(&self.keys.clock, &command).await.ok()? {
             Value::Map(pairs) => {
                 let (_, value) = pairs.into_iter().next()?;
                 Some(String::from_utf8_lossy(reply::bytes(&value).ok()?).into_owned())
@@ -149,13 +150,13 @@ impl Shared {
         };
         let mut arguments = Arguments::default();
         arguments.push(told);
-        let now = self.link.call(Script::Tick, &[&*self.keys.clock], &arguments).await?;
+        let now = self.route.call(Script::Tick, std::slice::from_ref(&self.keys.clock), &arguments).await?;
         self.timing.store(timing, Ordering::Release);
         record::instant(reply::bytes(&now)?)
     }
 
     pub(crate) async fn call(&self, script: Script, queue: &QueueName, arguments: &Arguments) -> Result<Value> {
-        self.link.call(script, &self.keys.of(queue).all, arguments).await
+        self.route.call(script, &self.keys.of(queue).all, arguments).await
     }
 
     /// Waits until what was just written to `queue` is as durable as the options say.
@@ -163,8 +164,9 @@ impl Shared {
         if self.options.durability == Durability::Fast {
             return Ok(());
         }
-        let written_on = self.link.open().await.map_err(Error::effect_unknown)?;
-        self.fence.wait(&written_on.server, &self.keys.of(queue).fence()).await
+        let key = self.keys.of(queue).fence();
+        let written_on = self.route.server(&key).await.map_err(Error::effect_unknown)?;
+        self.fence.wait(&written_on, &key).await
     }
 
     /// Enters a queue in the namespace's registry, so that sweeps and listings find it.
@@ -172,14 +174,22 @@ impl Shared {
         if self.registered.read().unwrap_or_else(PoisonError::into_inner).contains(queue) {
             return Ok(());
         }
-        self.link.send(redis::cmd("SADD").arg(&*self.keys.registry).arg(queue.as_str())).await?;
+        self.enter(queue).await?;
         self.registered.write().unwrap_or_else(PoisonError::into_inner).insert(queue.clone());
         Ok(())
     }
 
+    async fn enter(&self, queue: &QueueName) -> Result<()> {
+        let mut add = redis::cmd("SADD");
+        add.arg(&*self.keys.registry).arg(queue.as_str());
+        self.route.send(&self.keys.registry, &add).await.map(drop)
+    }
+
     /// All queues of the namespace, by name. What this handle registered and the server lost is entered again.
     pub(crate) async fn all_queues(&self) -> Result<Vec<QueueName>> {
-        let listed = match self.link.send(redis::cmd("SMEMBERS").arg(&*self.keys.registry)).await? {
+        let mut members = redis::cmd("SMEMBERS");
+        members.arg(&*self.keys.registry);
+        let listed = match self.route.send(&self.keys.registry, &members).await? {
             Value::Set(items) | Value::Array(items) => items,
             _ => Vec::new(),
         };
@@ -193,7 +203,7 @@ impl Shared {
             registered.iter().filter(|queue| queues.binary_search(queue).is_err()).cloned().collect()
         };
         for queue in lost {
-            self.link.send(redis::cmd("SADD").arg(&*self.keys.registry).arg(queue.as_str())).await?;
+            self.enter(&queue).await?;
             queues.push(queue);
         }
         queues.sort_unstable();
@@ -213,7 +223,7 @@ impl fmt::Debug for RedisBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisBackend")
             .field("namespace", &self.shared.keys.namespace())
-            .field("link", &self.shared.link)
+            .field("route", &self.shared.route)
             .finish_non_exhaustive()
     }
 }

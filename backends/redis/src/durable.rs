@@ -59,17 +59,17 @@ impl Fence {
             return Err(Error::new(ErrorKind::Unavailable, "the server was replaced while this was written"));
         }
         let said = |result: std::result::Result<Value, (Error, crate::error::Then)>| result.map_err(|(error, _)| error);
-        said(self.link.send_on(&open, redis::cmd("INCR").arg(key)).await)?;
+        said(self.link.send_on(&open, redis::cmd("INCR").arg(key), false).await)?;
         let millis = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
         let wait = async {
             match self.level {
                 Durability::Replicated(replicas) => {
-                    let reached = self.link.send_on(&open, redis::cmd("WAIT").arg(replicas).arg(millis)).await;
+                    let reached = self.link.send_on(&open, redis::cmd("WAIT").arg(replicas).arg(millis), false).await;
                     Ok((reply::number(&said(reached)?)?, u64::from(replicas)))
                 }
                 _ => {
                     let reached =
-                        self.link.send_on(&open, redis::cmd("WAITAOF").arg(1).arg(0).arg(millis)).await;
+                        self.link.send_on(&open, redis::cmd("WAITAOF").arg(1).arg(0).arg(millis), false).await;
                     Ok((reply::number(reply::at(&reply::array(said(reached)?)?, 0)?)?, 1))
                 }
             }

@@ -4,7 +4,7 @@ use redis::{RedisError, ServerErrorKind};
 use windlass_core::{Error, ErrorKind};
 
 /// What to do with the connection on which an error came.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Then {
     /// It is sound.
     Keep,
@@ -12,6 +12,10 @@ pub(crate) enum Then {
     Drop,
     /// The server does not know the script: send its source.
     Load,
+    /// The node at this address owns the slot from now on.
+    Moved(String),
+    /// The node at this address has the slot's key already: ask it, this once.
+    Ask(String),
 }
 
 /// Reads an error of a request that left (`sent`) or could not.
@@ -43,15 +47,11 @@ pub(crate) fn read(error: &RedisError, sent: bool) -> (Error, Then) {
         redis::ErrorKind::Server(ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain) => {
             (known(ErrorKind::Unavailable, format!("the cluster is not ready: {code} {detail}")), Then::Keep)
         }
-        redis::ErrorKind::Server(
-            ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot,
-        ) => (
-            known(
-                ErrorKind::Config,
-                "the server is a node of a cluster, which this engine does not speak to".to_owned(),
-            ),
-            Then::Keep,
-        ),
+        redis::ErrorKind::Server(kind @ (ServerErrorKind::Moved | ServerErrorKind::Ask)) => {
+            let address = error.redirect_node().map(|(address, _)| address.to_owned()).unwrap_or_default();
+            let then = if kind == ServerErrorKind::Moved { Then::Moved(address) } else { Then::Ask(address) };
+            (known(ErrorKind::Unavailable, "the slot is at another node".to_owned()), then)
+        }
         redis::ErrorKind::AuthenticationFailed => {
             (known(ErrorKind::Config, "the server refused the user or the password".to_owned()), Then::Drop)
         }
@@ -147,9 +147,8 @@ mod tests {
             ("NOREPLICAS Not enough good replicas to write.", K::Unavailable, Then::Keep),
             ("NOSCRIPT No matching script. Please use EVAL.", K::Unavailable, Then::Load),
             ("ERR max number of clients reached", K::Unavailable, Then::Drop),
-            ("MOVED 3999 127.0.0.1:6381", K::Config, Then::Keep),
-            ("ASK 3999 127.0.0.1:6381", K::Config, Then::Keep),
-            ("CROSSSLOT Keys in request don't hash to the same slot", K::Config, Then::Keep),
+            ("MOVED 3999 127.0.0.1:6381", K::Unavailable, Then::Moved("127.0.0.1:6381".to_owned())),
+            ("ASK 3999 127.0.0.1:6381", K::Unavailable, Then::Ask("127.0.0.1:6381".to_owned())),
             ("NOAUTH Authentication required.", K::Config, Then::Drop),
             ("WRONGPASS invalid username-password pair", K::Config, Then::Drop),
             ("NOPERM this user has no permissions", K::Config, Then::Keep),

@@ -63,7 +63,7 @@ struct Attempts {
 
 /// A connection that is there when it is needed.
 pub(crate) struct Link {
-    client: Client,
+    client: Mutex<Client>,
     connect_timeout: Duration,
     response_timeout: Option<Duration>,
     listener: Option<Listener>,
@@ -75,13 +75,24 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(options: &RedisOptions) -> Result<Self> {
         Ok(Self {
-            client: client(options)?,
+            client: Mutex::new(client(options, None)?),
             connect_timeout: options.connect_timeout,
             response_timeout: Some(options.response_timeout),
             listener: None,
             open: Mutex::default(),
             attempts: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// A link to one node of a cluster, `host:port`.
+    pub(crate) fn to_node(options: &RedisOptions, address: &str) -> Result<Self> {
+        Ok(Self { client: Mutex::new(client(options, Some(address))?), ..Self::new(options)? })
+    }
+
+    /// Connects to another node from now on.
+    pub(crate) fn aim(&self, options: &RedisOptions, address: &str) -> Result<()> {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client(options, Some(address))?;
+        Ok(())
     }
 
     /// A link whose messages `listener` hears.
@@ -162,8 +173,8 @@ impl Link {
             .set_response_timeout(self.response_timeout)
             .set_push_sender(heard);
         let refused = |error: redis::RedisError| error::read(&error, false).0;
-        let mut connection =
-            self.client.get_multiplexed_async_connection_with_config(&config).await.map_err(refused)?;
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.map_err(refused)?;
         let server = match redis::cmd("INFO").query_async::<String>(&mut connection).await {
             Ok(info) => Server::read(&info),
             Err(denied) if denied.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoPerm) => {
@@ -183,8 +194,14 @@ impl Link {
 
     /// Sends one request and waits for its answer.
     pub(crate) async fn send(&self, command: &Cmd) -> Result<Value> {
-        let open = self.open().await?;
-        self.send_on(&open, command).await.map_err(|(error, _)| error)
+        self.try_send(command, false).await.map_err(|(error, _)| error)
+    }
+
+    /// Sends one request, and says what to do about the connection when it fails. `asking` a node of a cluster for a slot
+    /// that is on its way there.
+    pub(crate) async fn try_send(&self, command: &Cmd, asking: bool) -> std::result::Result<Value, (Error, Then)> {
+        let open = self.open().await.map_err(|error| (error, Then::Drop))?;
+        self.send_on(&open, command, asking).await
     }
 
     /// Sends one request on this very connection.
@@ -192,8 +209,17 @@ impl Link {
         &self,
         open: &Arc<Open>,
         command: &Cmd,
+        asking: bool,
     ) -> std::result::Result<Value, (Error, Then)> {
-        let answer = open.connection.clone().send_packed_command(command).await.and_then(Value::extract_error);
+        let mut connection = open.connection.clone();
+        let answer = if asking {
+            let mut both = redis::pipe();
+            both.add_command(redis::cmd("ASKING")).add_command(command.clone());
+            let answers = connection.send_packed_commands(&both, 1, 1).await;
+            answers.map(|mut answers| answers.pop().unwrap_or_default()).and_then(Value::extract_error)
+        } else {
+            connection.send_packed_command(command).await.and_then(Value::extract_error)
+        };
         answer.map_err(|failed| {
             let (error, then) = error::read(&failed, true);
             if then == Then::Drop {
@@ -204,28 +230,29 @@ impl Link {
     }
 
     /// Calls a script.
-    pub(crate) async fn call(
+    pub(crate) async fn try_call(
         &self,
         script: Script,
-        keys: &[impl AsRef<str>],
+        keys: &[Box<str>],
         arguments: &Arguments,
-    ) -> Result<Value> {
-        let open = self.open().await?;
+        asking: bool,
+    ) -> std::result::Result<Value, (Error, Then)> {
+        let open = self.open().await.map_err(|error| (error, Then::Drop))?;
         let major = open.server.version.0;
         let mut command = script.call(major, keys.len());
         for key in keys {
-            command.arg(key.as_ref());
+            command.arg(&**key);
         }
         arguments.add_to(&mut command);
-        match self.send_on(&open, &command).await {
+        match self.send_on(&open, &command, asking).await {
             Err((_, Then::Load)) => {
                 // It was not run: the server was started or flushed since.
                 let mut load = redis::cmd("SCRIPT");
                 load.arg("LOAD").arg(&*script.source(major).text);
-                self.send_on(&open, &load).await.map_err(|(error, _)| error)?;
-                self.send_on(&open, &command).await.map_err(|(error, _)| error)
+                self.send_on(&open, &load, false).await?;
+                self.send_on(&open, &command, asking).await
             }
-            answer => answer.map_err(|(error, _)| error),
+            answer => answer,
         }
     }
 }
@@ -275,7 +302,8 @@ impl Arguments {
     }
 }
 
-fn client(options: &RedisOptions) -> Result<Client> {
+/// A client of the address in the options, or of `node` with everything else as there.
+fn client(options: &RedisOptions, node: Option<&str>) -> Result<Client> {
     // The library's own words may quote the URL, and with it a password.
     let wrong = |_| {
         Error::new(
@@ -284,6 +312,16 @@ fn client(options: &RedisOptions) -> Result<Client> {
         )
     };
     let address = options.url.as_str().into_connection_info().map_err(wrong)?;
+    let address = match node.map(|node| node.rsplit_once(':')) {
+        None => address,
+        Some(parts) => {
+            let unknown = || Error::new(ErrorKind::Unexpected, "a node of the cluster has no address");
+            let (host, port) = parts.ok_or_else(unknown)?;
+            let port = port.parse().map_err(|_| unknown())?;
+            let there = at(address.addr(), host, port);
+            address.set_addr(there)
+        }
+    };
     let tls = matches!(address.addr(), redis::ConnectionAddr::TcpTls { .. });
     if matches!(address.addr(), redis::ConnectionAddr::TcpTls { insecure: true, .. }) {
         return Err(Error::new(
@@ -302,6 +340,19 @@ fn client(options: &RedisOptions) -> Result<Client> {
     let certificates = redis::TlsCertificates { client_tls: None, root_cert: options.root_certificates.clone() };
     Client::build_with_tls(address, certificates)
         .map_err(|_| Error::new(ErrorKind::Config, "the root certificates cannot be read: give PEM"))
+}
+
+/// The same sort of address at another host; without a host, at the same.
+fn at(address: &redis::ConnectionAddr, host: &str, port: u16) -> redis::ConnectionAddr {
+    use redis::ConnectionAddr as A;
+    let named = |own: &str| if host.is_empty() { own.to_owned() } else { host.to_owned() };
+    match address {
+        A::TcpTls { host: own, insecure, tls_params, .. } => {
+            A::TcpTls { host: named(own), port, insecure: *insecure, tls_params: tls_params.clone() }
+        }
+        A::Tcp(own, _) => A::Tcp(named(own), port),
+        _ => A::Tcp(host.to_owned(), port),
+    }
 }
 
 #[cfg(test)]

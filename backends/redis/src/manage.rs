@@ -70,8 +70,9 @@ impl RedisBackend {
 
     async fn say_control(&self, session: &[u8], now: &[u8]) -> Result<()> {
         let control = &*self.shared.keys.control;
-        self.shared.link.send(redis::cmd("ZADD").arg(control).arg(now).arg(session)).await?;
-        self.shared.link.send(redis::cmd("PUBLISH").arg(control).arg(session)).await.map(drop)
+        let route = &self.shared.route;
+        route.send(control, redis::cmd("ZADD").arg(control).arg(now).arg(session)).await?;
+        route.send(control, redis::cmd("PUBLISH").arg(control).arg(session)).await.map(drop)
     }
 }
 

@@ -16,7 +16,7 @@ impl RedisBackend {
     async fn formats_to_come(&self) -> Result<Vec<Migration>> {
         let mut command = redis::cmd("HGET");
         command.arg(&*self.shared.keys.clock).arg("format");
-        let stored = match self.shared.link.send(&command).await? {
+        let stored = match self.shared.route.send(&self.shared.keys.clock, &command).await? {
             Value::Nil => 0,
             format => reply::number(&format)?,
         };
@@ -37,7 +37,7 @@ impl RedisBackend {
         // A fresh namespace needs nothing but its number. Of two processes at once, one sets it.
         let mut command = redis::cmd("HSETNX");
         command.arg(&*self.shared.keys.clock).arg("format").arg(FORMATS[FORMATS.len() - 1].version);
-        if reply::number(&self.shared.link.send(&command).await?)? == 0 {
+        if reply::number(&self.shared.route.send(&self.shared.keys.clock, &command).await?)? == 0 {
             done.clear();
         }
         Ok(done)

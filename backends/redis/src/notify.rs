@@ -13,6 +13,7 @@ use windlass_core::Result;
 
 use crate::link::{Link, Open};
 use crate::options::RedisOptions;
+use crate::route::Route;
 
 /// How often a silent connection is asked whether it still lives.
 const PING_EVERY: Duration = Duration::from_secs(5);
@@ -31,6 +32,7 @@ pub(crate) enum Event {
 /// The listening connection.
 #[derive(Debug)]
 pub(crate) struct Notify {
+    options: RedisOptions,
     link: Arc<Link>,
     events: broadcast::Sender<Event>,
     /// What the connection listens to.
@@ -64,14 +66,22 @@ impl Notify {
             });
         };
         let link = Arc::new(Link::listening(options, Arc::new(listener))?);
-        Ok(Self { link, events, listening: Mutex::default() })
+        Ok(Self { options: options.clone(), link, events, listening: Mutex::default() })
     }
 
     /// Listens to these channels and says what is told from now on.
-    pub(crate) async fn listen(&self, channels: &[&str]) -> Result<broadcast::Receiver<Event>> {
+    pub(crate) async fn listen(&self, route: &Route, channels: &[&str]) -> Result<broadcast::Receiver<Event>> {
         let events = self.events.subscribe();
         let mut listening = self.listening.lock().await;
-        let open = self.link.open().await?;
+        let open = match (self.link.open().await, route.some_node()) {
+            (Ok(open), _) => open,
+            (Err(error), None) => return Err(error),
+            (Err(_), Some(other)) => {
+                // Every node of a cluster hears every message.
+                self.link.aim(&self.options, &other)?;
+                self.link.open().await?
+            }
+        };
         if !listening.on.as_ref().and_then(Weak::upgrade).is_some_and(|on| Arc::ptr_eq(&on, &open)) {
             listening.on = Some(Arc::downgrade(&open));
             listening.channels.clear();
@@ -95,7 +105,7 @@ async fn keep_alive(link: Weak<Link>, open: Weak<Open>) {
     loop {
         tokio::time::sleep(PING_EVERY).await;
         let (Some(link), Some(open)) = (link.upgrade(), open.upgrade()) else { return };
-        if link.send_on(&open, &redis::cmd("PING")).await.is_err() {
+        if link.send_on(&open, &redis::cmd("PING"), false).await.is_err() {
             link.forget(&open);
             link.say_lost();
             return;

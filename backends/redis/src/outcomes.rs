@@ -34,7 +34,7 @@ impl RedisBackend {
         if !max_wait.is_zero() && !jobs.is_empty() {
             let keys: Vec<_> = groups.iter().map(|(queue, _)| self.shared.keys.of(queue)).collect();
             let channels: Vec<&str> = keys.iter().map(|keys| keys.ends()).collect();
-            events = Some(self.shared.notify.listen(&channels).await?);
+            events = Some(self.shared.notify.listen(&self.shared.route, &channels).await?);
         }
         loop {
             let mut found = vec![None; jobs.len()];

@@ -62,7 +62,7 @@ impl RedisBackend {
     pub(crate) async fn take_control(&self, session: SessionId) -> Result<bool> {
         let mut command = redis::cmd("ZREM");
         command.arg(&*self.shared.keys.control).arg(&session_bytes(session)[..]);
-        Ok(reply::number(&self.shared.link.send(&command).await?)? > 0)
+        Ok(reply::number(&self.shared.route.send(&self.shared.keys.control, &command).await?)? > 0)
     }
 
     pub(crate) async fn hand_back_all(

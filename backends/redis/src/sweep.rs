@@ -110,7 +110,7 @@ impl RedisBackend {
         let Some(old) = now.checked_sub(TWO_DAYS) else { return Ok(()) };
         let mut command = redis::cmd("ZREMRANGEBYSCORE");
         command.arg(&*self.shared.keys.control).arg("-inf").arg(old);
-        self.shared.link.send(&command).await.map(drop)
+        self.shared.route.send(&self.shared.keys.control, &command).await.map(drop)
     }
 
     /// Pushes what stands in a queue's outbox into the queues it is for, at least once: ids absorb a repeat. Returns how

@@ -26,7 +26,7 @@ impl RedisBackend {
         channels.push(control);
         loop {
             // Listens before it looks, so that nothing falls between.
-            let mut events = self.shared.notify.listen(&channels).await?;
+            let mut events = self.shared.notify.listen(&self.shared.route, &channels).await?;
             if self.take_control(session).await? {
                 return Ok(Wake::Control);
             }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use redis::Value;
 use windlass_core::{
-    At, Claim, Claimed, ClaimedJob, DeadReason, Error, ErrorKind, Failure, JobId, JobRef, Lease, QueueName, Result,
+    At, Claim, Claimed, ClaimedJob, DeadReason, Effect, Error, ErrorKind, Failure, JobId, JobRef, Lease, QueueName, Result,
     Ruling, Settled, Timestamp, Verdict,
 };
 
@@ -85,7 +85,7 @@ impl RedisBackend {
         let mut wanted = Wanted { limit: claim.limit, ahead: claim.ahead, suspects: claim.suspects };
         let mut claimed = Claimed { jobs: Vec::new(), more: false, wake_at: None, now: Timestamp::MIN };
         let mut met: Vec<&QueueName> = Vec::new();
-        for queue in &claim.queues {
+        'queues: for queue in &claim.queues {
             if met.contains(&queue) {
                 continue;
             }
@@ -94,8 +94,17 @@ impl RedisBackend {
             let mut places =
                 with_claim.iter().find(|(other, _)| *other == queue).map_or(&empty, |(_, places)| places);
             for look in 1..=LOOKS {
-                let work = self.work(queue, verdicts, places, Some((claim, wanted)), &time).await;
-                let work = work.map_err(unsure(sent))?;
+                let work = match self.work(queue, verdicts, places, Some((claim, wanted)), &time).await {
+                    Ok(work) => work,
+                    // What other queues gave is not to be lost because this one gave nothing and said so.
+                    Err(error)
+                        if error.effect() == Effect::NotApplied && places.is_empty() && !claimed.jobs.is_empty() =>
+                    {
+                        claimed.more = true;
+                        continue 'queues;
+                    }
+                    Err(error) => return Err(unsure(sent)(error)),
+                };
                 sent = true;
                 for (at, answer) in places.iter().zip(work.settled) {
                     answers[*at] = answer;
