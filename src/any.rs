@@ -51,6 +51,10 @@ impl Connect for AnyBackend {
         "redis",
         #[cfg(feature = "redis")]
         "rediss",
+        #[cfg(feature = "redis")]
+        "redis+sentinel",
+        #[cfg(feature = "redis")]
+        "rediss+sentinel",
         #[cfg(feature = "sqlite")]
         "sqlite",
     ];

@@ -7,4 +7,4 @@ mod redis;
 
 pub use find::{Package, find_or_install};
 pub use process::{Process, free_port};
-pub use redis::{Redis, RedisCluster};
+pub use redis::{Redis, RedisCluster, RedisSentinels};

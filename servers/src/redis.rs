@@ -31,7 +31,15 @@ pub struct Redis {
     folder: TempDir,
     port: u16,
     settings: Vec<(String, String)>,
+    role: Role,
     process: Option<Process>,
+}
+
+/// What the program does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Role {
+    Server,
+    Sentinel,
 }
 
 impl Redis {
@@ -48,10 +56,14 @@ impl Redis {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with(settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start_as(settings, Role::Server)
+    }
+
+    fn start_as(settings: &[(&str, &str)], role: Role) -> Result<Self> {
         let program = find_or_install(&REDIS)?.join("redis-server");
         let folder = tempfile::Builder::new().prefix("windlass-redis-").tempdir()?;
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut server = Self { program, folder, port: free_port()?, settings, process: None };
+        let mut server = Self { program, folder, port: free_port()?, settings, role, process: None };
         // Somebody else may take the port between the look and the start.
         let mut tries = 0;
         while let Err(error) = server.launch() {
@@ -162,14 +174,20 @@ impl Redis {
     fn launch(&mut self) -> Result<()> {
         let mut command = Command::new(&self.program);
         command.current_dir(self.folder.path());
-        let fixed = [
+        let mut fixed = vec![
             ("port", self.port.to_string()),
             ("bind", "127.0.0.1".to_owned()),
             ("dir", self.folder.path().display().to_string()),
             ("logfile", self.log_file().display().to_string()),
-            ("save", String::new()),
-            ("appendonly", "no".to_owned()),
         ];
+        if self.role == Role::Sentinel {
+            // It keeps what it learns in its own file.
+            let file = self.folder.path().join("sentinel.conf");
+            File::options().create(true).append(true).open(&file)?;
+            command.arg(file).arg("--sentinel");
+        } else {
+            fixed.extend([("save", String::new()), ("appendonly", "no".to_owned())]);
+        }
         let mine = self.settings.iter().map(|(name, value)| (name.as_str(), value.clone()));
         for (name, value) in fixed.into_iter().chain(mine) {
             command.arg(format!("--{name}")).arg(value);
@@ -259,6 +277,60 @@ impl RedisCluster {
     /// Its nodes: three masters, then the replica of each.
     pub fn nodes(&mut self) -> &mut [Redis] {
         &mut self.nodes
+    }
+}
+
+/// A private master with a replica, and three Sentinels that watch over them as `jobs`.
+#[derive(Debug)]
+pub struct RedisSentinels {
+    servers: [Redis; 2],
+    sentinels: Vec<Redis>,
+}
+
+impl RedisSentinels {
+    /// Starts them and waits until the Sentinels know each other and the replica.
+    ///
+    /// # Errors
+    /// When one does not start, or they do not agree in time.
+    pub fn start() -> Result<Self> {
+        let servers = [Redis::start()?, Redis::start()?];
+        let master = servers[0].port().to_string();
+        servers[1].ask(&["REPLICAOF", "127.0.0.1", &master])?;
+        until("the replica has caught up", || {
+            servers[1].ask(&["INFO", "replication"]).is_ok_and(|info| info.contains("master_link_status:up"))
+        })?;
+        let sentinels = (0..3).map(|_| Redis::start_as(&[], Role::Sentinel)).collect::<Result<Vec<_>>>()?;
+        for sentinel in &sentinels {
+            sentinel.ask(&["SENTINEL", "MONITOR", "jobs", "127.0.0.1", &master, "2"])?;
+            for (name, value) in [("down-after-milliseconds", "1000"), ("failover-timeout", "5000")] {
+                sentinel.ask(&["SENTINEL", "SET", "jobs", name, value])?;
+            }
+        }
+        for sentinel in &sentinels {
+            until("the Sentinels know each other", || {
+                let known = sentinel.ask(&["INFO", "sentinel"]).unwrap_or_default();
+                known.contains("slaves=1") && known.contains("sentinels=3")
+            })?;
+        }
+        Ok(Self { servers, sentinels })
+    }
+
+    /// The URL that names the Sentinels and the master.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let hosts: Vec<_> =
+            self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port())).collect();
+        format!("redis+sentinel://{}/jobs", hosts.join(","))
+    }
+
+    /// The master that there was at the start, and its replica.
+    pub fn servers(&mut self) -> &mut [Redis; 2] {
+        &mut self.servers
+    }
+
+    /// The Sentinels.
+    pub fn sentinels(&mut self) -> &mut [Redis] {
+        &mut self.sentinels
     }
 }
 

@@ -62,6 +62,7 @@ impl RedisBackend {
 
     async fn open(options: RedisOptions) -> Result<Self> {
         options.validate()?;
+        let options = options.resolved()?;
         let counts = [options.retention.completed, options.retention.cancelled, options.retention.dead];
         let shared = Shared {
             route: Route::new(&options)?,
@@ -229,7 +230,7 @@ impl fmt::Debug for RedisBackend {
 }
 
 impl Connect for RedisBackend {
-    const SCHEMES: &'static [&'static str] = &["redis", "rediss"];
+    const SCHEMES: &'static [&'static str] = &["redis", "rediss", "redis+sentinel", "rediss+sentinel"];
 
     async fn connect(url: &str) -> Result<Self> {
         Self::connect_with(RedisOptions::new(url)).await

@@ -4,7 +4,7 @@
 //!
 //! A job's state is the set that its id stands in; its body is written once. Each verb is one script of `lua/`, which is
 //! one step by the server's nature. The rooms: `keys` (names), `envelope` and `record` (what is stored), `script` and
-//! `link` and `route` (how it gets there), `push`, `work` (claim and settle), `session` (extend, hand back, annotate), `sweep`,
+//! `link`, `route` and `sentinel` (how it gets there), `push`, `work` (claim and settle), `session` (extend, hand back, annotate), `sweep`,
 //! `manage`, `inspect`, `outcomes` and `wait`, over `notify`, which hears the server's messages.
 #![doc(html_no_source)]
 
@@ -25,6 +25,7 @@ mod record;
 mod reply;
 mod route;
 mod script;
+mod sentinel;
 mod session;
 mod sweep;
 mod wait;

@@ -36,6 +36,7 @@ pub(crate) struct Server {
     pub(crate) policy: String,
     pub(crate) append_only: bool,
     pub(crate) cluster: bool,
+    pub(crate) replica: bool,
 }
 
 impl Server {
@@ -50,6 +51,7 @@ impl Server {
             policy: field("maxmemory_policy").to_owned(),
             append_only: field("aof_enabled") == "1",
             cluster: field("redis_mode") == "cluster",
+            replica: field("role") == "slave",
         }
     }
 }
@@ -64,6 +66,8 @@ struct Attempts {
 /// A connection that is there when it is needed.
 pub(crate) struct Link {
     client: Mutex<Client>,
+    /// Where to ask for the address first.
+    sentinels: Option<RedisOptions>,
     connect_timeout: Duration,
     response_timeout: Option<Duration>,
     listener: Option<Listener>,
@@ -76,6 +80,7 @@ impl Link {
     pub(crate) fn new(options: &RedisOptions) -> Result<Self> {
         Ok(Self {
             client: Mutex::new(client(options, None)?),
+            sentinels: options.sentinels.is_some().then(|| options.clone()),
             connect_timeout: options.connect_timeout,
             response_timeout: Some(options.response_timeout),
             listener: None,
@@ -173,6 +178,11 @@ impl Link {
             .set_response_timeout(self.response_timeout)
             .set_push_sender(heard);
         let refused = |error: redis::RedisError| error::read(&error, false).0;
+        if let Some(options) = &self.sentinels
+            && let Some(sentinels) = &options.sentinels
+        {
+            self.aim(options, &sentinels.master().await?)?;
+        }
         let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.map_err(refused)?;
         let server = match redis::cmd("INFO").query_async::<String>(&mut connection).await {
@@ -182,6 +192,9 @@ impl Link {
             }
             Err(error) => return Err(refused(error)),
         };
+        if self.sentinels.is_some() && server.replica {
+            return Err(Error::new(ErrorKind::Unavailable, "the Sentinels still name a server that is a replica now"));
+        }
         Ok(Open { connection, alive, server })
     }
 

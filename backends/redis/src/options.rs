@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use windlass_core::{Error, ErrorKind, Result, Retention};
 
+use crate::sentinel::Sentinels;
+
 /// What an acknowledged dispatch or verdict has reached.
 ///
 /// It holds for `push`, `settle` and `settle_and_claim`. What could not reach it in time is an error that says
@@ -40,11 +42,13 @@ pub struct RedisOptions {
     pub(crate) response_timeout: Duration,
     pub(crate) allow_eviction: bool,
     pub(crate) root_certificates: Option<Vec<u8>>,
+    pub(crate) sentinels: Option<Sentinels>,
 }
 
 impl RedisOptions {
-    /// A server at `redis://` or `rediss://` (TLS, whose certificate is verified), with the defaults of everything else:
-    /// namespace `windlass`, [`Durability::Fast`], timeouts of 5 s.
+    /// A server at `redis://` or `rediss://` (TLS, whose certificate is verified), or the master that Sentinels name at
+    /// `redis+sentinel://[user:password@]host[:port][,host[:port]]../master[/database]`, with the defaults of everything
+    /// else: namespace `windlass`, [`Durability::Fast`], timeouts of 5 s. A node of a cluster leads to all of them.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -55,6 +59,7 @@ impl RedisOptions {
             response_timeout: Duration::from_secs(5),
             allow_eviction: false,
             root_certificates: None,
+            sentinels: None,
         }
     }
 
@@ -100,6 +105,16 @@ impl RedisOptions {
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificates = Some(pem.into());
         self
+    }
+
+    /// The same with the address taken apart.
+    pub(crate) fn resolved(mut self) -> Result<Self> {
+        if let Some(sentinels) = Sentinels::read(&self.url) {
+            let sentinels = sentinels?;
+            self.url.clone_from(&sentinels.base);
+            self.sentinels = Some(sentinels);
+        }
+        Ok(self)
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
