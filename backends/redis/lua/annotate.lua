@@ -11,7 +11,7 @@ for i = 1, n do
   local at = 4 * i
   local id, fence, progress, lines = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local r = call('HGET', S, id)
-  if r and sub(r, 1, 1) == 'X' and sub(r, 5, 10) == sub(fence, 1, 6) and sub(r, 35, 50) == sub(fence, 7, 22) then
+  if r and sub(r, 1, 1) == 'X' and sub(r, 5, 26) == sub(fence, 1, 22) then
     if progress ~= '' then call('HSET', X, id .. 'p', progress) end
     if lines ~= '' then
       local log, stamp, from = {}, pack('>d', now), 1

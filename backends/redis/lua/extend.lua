@@ -10,7 +10,7 @@ local till = num(later(tonumber(ARGV[4])))
 local answers, leases, started = {}, {}, {}
 for i = 1, n do
   local id, fence, r = ARGV[5 + i], ARGV[5 + n + i], records[i]
-  if r and sub(r, 1, 1) == 'X' and sub(r, 5, 10) == sub(fence, 1, 6) and sub(r, 35, 50) == sub(fence, 7, 22)
+  if r and sub(r, 1, 1) == 'X' and sub(r, 5, 26) == sub(fence, 1, 22)
     and sub(r, 51, 66) == ARGV[3] then
     leases[#leases + 1] = till
     leases[#leases + 1] = id

@@ -11,7 +11,7 @@ for at = 1, #ids, 1000 do
   local records = call('HMGET', S, unpack(ids, at, math.min(at + 999, #ids)))
   for i, r in ipairs(records) do
     if given < most and r and sub(r, 1, 1) == 'X' and sub(r, 51, 66) == ARGV[3]
-      and (ARGV[4] == '' or sub(r, 35, 50) == ARGV[4]) then
+      and (ARGV[4] == '' or sub(r, 11, 26) == ARGV[4]) then
       release(load(ids[at + i - 1]))
       given = given + 1
     end

@@ -2,9 +2,9 @@
 --
 -- A body (hash B, written once): created u48, format and priority, flags, lane length, lane, then unique key, limit and
 -- parents if the flags say so, then what only clients read. envelope.rs writes it.
--- A record (hash S), for every job but a fresh one that is Ready: state, sub, flags, priority and links, epoch u48,
--- generation u32, attempts u16, lost u16, rank f64, time f64, nonce, and a tail that depends on the state. record.rs
--- reads it.
+-- A record (hash S), for every job but a fresh one that is Ready: state, sub, flags, priority and links, epoch u48, nonce,
+-- generation u32, attempts u16, lost u16, rank f64, time f64, and a tail that depends on the state. record.rs reads it.
+-- Epoch and nonce, bytes 5 to 26, are the fence.
 --
 -- The invariant: a job stands in exactly the set of its state. Only leave() and the enter_ functions touch the sets.
 local UNIQUE, START, LIMIT, PARENTS = 1, 2, 4, 8
@@ -23,17 +23,17 @@ local function without(flags, bit) return has(flags, bit) and flags - bit or fla
 local jobs = {}
 
 local function decode(id, r)
-  local epoch, generation, attempts, lost, rank, t = unpack_('>I6I4I2I2dd', r, 5)
+  local generation, attempts, lost, rank, t = unpack_('>I4I2I2dd', r, 27)
   return {
-    id = id, st = sub(r, 1, 1), sub = sub(r, 2, 2), fl = byte(r, 3), pb = byte(r, 4), epoch = epoch,
-    generation = generation, attempts = attempts, lost = lost, rank = rank, t = t, nonce = sub(r, 35, 50),
+    id = id, st = sub(r, 1, 1), sub = sub(r, 2, 2), fl = byte(r, 3), pb = byte(r, 4), epoch = (unpack_('>I6', r, 5)),
+    generation = generation, attempts = attempts, lost = lost, rank = rank, t = t, nonce = sub(r, 11, 26),
     tail = sub(r, 51),
   }
 end
 
 local function encode(j)
-  return j.st .. j.sub .. char(j.fl, j.pb)
-    .. pack('>I6I4I2I2dd', j.epoch, j.generation, j.attempts, j.lost, j.rank, j.t) .. j.nonce .. j.tail
+  return j.st .. j.sub .. char(j.fl, j.pb) .. pack('>I6', j.epoch) .. j.nonce
+    .. pack('>I4I2I2dd', j.generation, j.attempts, j.lost, j.rank, j.t) .. j.tail
 end
 
 local function priority(j) return math.floor(j.pb / 16) end
@@ -137,7 +137,9 @@ local function unpark(lane)
   if call('HINCRBY', KL, lane, -1) <= 0 then call('HDEL', KL, lane) end
 end
 
-local FINAL = { C = C, K = CN, D = DD }
+-- The sets of the Cancelled and the Dead. The Completed stand in a list, since they leave it at its head: an entry is the id,
+-- and an x when there is more to forget than body and record.
+local FINAL = { K = CN, D = DD }
 
 local function leave(j)
   if j.st == 'R' then
@@ -153,6 +155,7 @@ local function leave(j)
   elseif j.st == 'B' then
     call('SREM', BS, j.id)
     if j.sub == 'l' then call('ZREM', LB, blocked_member(j)) end
+  elseif j.st == 'C' then call('LREM', C, 1, has(j.fl, EXTRA) and j.id .. 'x' or j.id)
   else call('ZREM', FINAL[j.st], j.id)
   end
   j.tail = ''
@@ -392,7 +395,9 @@ local function end_one(j, st, how, tail)
   j.st, j.sub, j.t, j.tail = st, how, now, tail
   j.fl = without(without(j.fl, CANCEL), SUSPECT)
   ended[st] = ended[st] + 1
-  call('ZADD', FINAL[st], num(now), j.id)
+  if st == 'C' then call('RPUSH', C, has(j.fl, EXTRA) and j.id .. 'x' or j.id)
+  else call('ZADD', FINAL[st], num(now), j.id)
+  end
   save(j)
   if await then told[#told + 1] = j.id end
   local key = links(j).limit
@@ -423,31 +428,42 @@ local function finish(j, st, how, tail)
 end
 
 -- Forgets ended jobs, of which the sets of their states know no more. Children that still wait for a Dead one (for its
--- revival) are called off: it cannot come back.
-local function forget(ids)
+-- revival) are called off: it cannot come back. `plain` ones have nothing but body and record.
+local function forget(ids, plain)
   if #ids == 0 then return end
-  local records = call('HMGET', S, unpack(ids))
-  local extra = {}
-  for i, id in ipairs(ids) do
-    jobs[id] = nil
-    local fl = records[i] and byte(records[i], 3) or 0
-    if has(fl, EXTRA) then
-      for _, field in ipairs({ 'e', 'p', 'g', 'r' }) do extra[#extra + 1] = id .. field end
+  for _, id in ipairs(ids) do jobs[id] = nil end
+  if not plain then
+    local records = call('HMGET', S, unpack(ids))
+    local extra = {}
+    for i, id in ipairs(ids) do
+      local fl = records[i] and byte(records[i], 3) or 0
+      if has(fl, EXTRA) then
+        for _, field in ipairs({ 'e', 'p', 'g', 'r' }) do extra[#extra + 1] = id .. field end
+      end
+      if has(fl, CHILDREN) and sub(records[i], 1, 1) == 'D' then tell_children(id, 'G', nil) end
     end
-    if has(fl, CHILDREN) and sub(records[i], 1, 1) == 'D' then tell_children(id, 'G', nil) end
+    for at = 1, #extra, 1000 do
+      call('HDEL', X, unpack(extra, at, math.min(at + 999, #extra)))
+    end
   end
   call('HDEL', B, unpack(ids))
   call('HDEL', S, unpack(ids))
-  for at = 1, #extra, 1000 do
-    call('HDEL', X, unpack(extra, at, math.min(at + 999, #extra)))
+end
+
+-- Forgets Completed jobs by the entries of their list, which have been taken off it.
+local function forget_completed(entries)
+  local plain, more = {}, {}
+  for _, entry in ipairs(entries) do
+    if #entry == 16 then plain[#plain + 1] = entry else more[#more + 1] = sub(entry, 1, 16) end
   end
+  forget(plain, true)
+  forget(more)
 end
 
 -- Forgets the oldest ends beyond the counts that are kept: all that this call caused, and up to `more` besides.
 -- Returns how many.
 local function trim(more)
-  local forgotten = 0
-  local keeps = nil
+  local forgotten, keeps = 0, nil
   -- Cancelled last: forgetting a Dead one can call others off.
   for _, at in ipairs({ 3, 1, 2 }) do
     local st = ({ 'C', 'K', 'D' })[at]
@@ -456,16 +472,20 @@ local function trim(more)
         keeps = {}
         for n in string.gmatch(ARGV[2], '%S+') do keeps[#keeps + 1] = tonumber(n) end
       end
-      local excess = call('ZCARD', FINAL[st]) - keeps[at]
+      local excess = (st == 'C' and call('LLEN', C) or call('ZCARD', FINAL[st])) - keeps[at]
       local most = ended[st] + more
       while excess > 0 and most > 0 do
-        local page = math.min(excess, most, 1000)
-        local popped = call('ZPOPMIN', FINAL[st], page)
-        local ids = {}
-        for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
+        local page, ids = math.min(excess, most, 1000), {}
+        if st == 'C' then
+          ids = call('LPOP', C, page)
+          forget_completed(ids)
+        else
+          local popped = call('ZPOPMIN', FINAL[st], page)
+          for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
+          forget(ids)
+        end
         excess, most = excess - #ids, most - #ids
         forgotten = forgotten + #ids
-        forget(ids)
         settle_cascade()
       end
     end

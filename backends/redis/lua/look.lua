@@ -8,5 +8,5 @@ local line = call('LLEN', W) - holes + call('ZCARD', Z)
 local first = call('ZRANGE', D, 0, 0, 'WITHSCORES')
 return {
   meta[2] and 1 or 0, call('SCARD', BS), call('ZCARD', D), line + call('ZCARD', P) + call('ZCARD', K), call('ZCARD', L),
-  call('ZCARD', C), call('ZCARD', CN), call('ZCARD', DD), line, first[2] and num(tonumber(first[2])) or '',
+  call('LLEN', C), call('ZCARD', CN), call('ZCARD', DD), line, first[2] and num(tonumber(first[2])) or '',
 }

@@ -6,15 +6,16 @@
 
 local ANSWER = { C = 'C', K = 'K', D = 'D', S = 'S', R = 'R', B = 'B' }
 
+local RUNNING, COMPLETE = byte('X'), byte('c')
+
 local function stands(record, ruling)
-  return record and sub(record, 1, 1) == 'X' and sub(record, 5, 10) == sub(ruling, 1, 6)
-    and sub(record, 35, 50) == sub(ruling, 7, 22)
+  return record and byte(record, 1) == RUNNING and sub(record, 5, 26) == sub(ruling, 1, 22)
 end
 
 -- Tells a repeat of a verdict that was applied from one whose lease is lost.
 local function refused(record, ruling)
-  if record and sub(record, 1, 1) ~= 'X' and has(byte(record, 3), SETTLED)
-    and sub(record, 5, 10) == sub(ruling, 1, 6) and sub(record, 35, 50) == sub(ruling, 7, 22) then
+  if record and byte(record, 1) ~= RUNNING and has(byte(record, 3), SETTLED)
+    and sub(record, 5, 26) == sub(ruling, 1, 22) then
     return 'A'
   end
   return 'L'
@@ -57,8 +58,9 @@ local function settle(n)
   end
   local keep_none = sub(ARGV[2], 1, 2) == '0 '
   -- Plain completions are written together; `latest` holds those not yet written, for a second verdict on one.
-  local ids, hash, scores, latest = {}, {}, {}, {}
-  local stamp, zero, at_now = pack('>d', now), pack('>d', 0), num(now)
+  local ids, hash, entries, latest = {}, {}, {}, {}
+  -- What follows the fence, by the counts that it follows from: nearly all jobs have the same.
+  local rests = {}
   local function flush()
     if #ids == 0 then return end
     call('ZREM', L, unpack(ids))
@@ -67,10 +69,10 @@ local function settle(n)
       call('HDEL', S, unpack(ids))
     else
       call('HSET', S, unpack(hash))
-      call('ZADD', C, unpack(scores))
+      call('RPUSH', C, unpack(entries))
       ended.C = ended.C + #ids
     end
-    ids, hash, scores, latest = {}, {}, {}, {}
+    ids, hash, entries, latest = {}, {}, {}, {}
   end
   local answers, stale = {}, false
   for i = 1, n do
@@ -81,18 +83,23 @@ local function settle(n)
     end
     if not stands(record, ruling) then
       answers[i] = refused(record, ruling)
-    elseif sub(ruling, 23, 23) == 'c' and not riders[i] and byte(record, 4) % 8 == 0
+    elseif byte(ruling, 23) == COMPLETE and not riders[i] and byte(record, 4) % 8 == 0
       and (byte(record, 3) < CHILDREN) and not (keep_none and has(byte(record, 3), EXTRA)) then
-      local fl = without(without(with(byte(record, 3), SETTLED), SUSPECT), CANCEL)
-      local attempts = math.min(byte(record, 15) * 256 + byte(record, 16) + 1, 65535)
+      local fl = byte(record, 3)
+      local counts = sub(record, 27, 34)
+      local rest = rests[counts]
+      if not rest then
+        local generation, attempts, lost = unpack_('>I4I2I2', counts, 1)
+        rest = pack('>I4I2I2dd', generation, math.min(attempts + 1, 65535), lost, 0, now)
+        rests[counts] = rest
+      end
       ids[#ids + 1] = id
-      local done = 'C ' .. char(fl) .. sub(record, 4, 14) .. char(math.floor(attempts / 256), attempts % 256)
-        .. sub(record, 17, 26) .. stamp .. sub(record, 35, 50) .. sub(ruling, 24)
+      local done = (fl == 0 and 'C \8' or 'C ' .. char(without(without(with(fl, SETTLED), SUSPECT), CANCEL)))
+        .. sub(record, 4, 26) .. rest .. sub(ruling, 24)
       if not keep_none then
         hash[#hash + 1] = id
         hash[#hash + 1] = done
-        scores[#scores + 1] = at_now
-        scores[#scores + 1] = id
+        entries[#entries + 1] = has(fl, EXTRA) and id .. 'x' or id
       end
       latest[id] = done
       jobs[id] = nil

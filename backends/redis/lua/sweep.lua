@@ -52,9 +52,26 @@ end
 
 local pruned = 0
 most = tonumber(ARGV[5])
-for at, st in ipairs({ 'C', 'K', 'D' }) do
+-- The list of the Completed is in the order of their ends.
+local oldest = now - tonumber(ARGV[6])
+local entries = most > 0 and call('LRANGE', C, 0, most - 1) or {}
+if #entries > 0 then
+  local ids = {}
+  for i, entry in ipairs(entries) do ids[i] = sub(entry, 1, 16) end
+  local aged = {}
+  for i, r in ipairs(call('HMGET', S, unpack(ids))) do
+    if r and unpack_('>d', r, 43) > oldest then break end
+    aged[i] = entries[i]
+  end
+  if #aged > 0 then
+    call('LTRIM', C, #aged, -1)
+    forget_completed(aged)
+    pruned = #aged
+  end
+end
+for at, st in ipairs({ 'K', 'D' }) do
   if pruned < most then
-    local old = call('ZRANGEBYSCORE', FINAL[st], '-inf', num(now - tonumber(ARGV[5 + at])), 'LIMIT', 0, most - pruned)
+    local old = call('ZRANGEBYSCORE', FINAL[st], '-inf', num(now - tonumber(ARGV[6 + at])), 'LIMIT', 0, most - pruned)
     if #old > 0 then
       call('ZREM', FINAL[st], unpack(old))
       forget(old)

@@ -3,7 +3,7 @@
 -- ARGV: .., 3: how many verdicts; 4: session; 5: nonce; 6: limit, or -1 for no claim; 7: how many ahead; 8: '1' when a
 -- suspect may come; 9: the lease in ms; 10: kinds as `name=version;`..; then see settle.lua.
 -- Returns {now, answers, suspects taken, bound reached, next due or '', whether the outbox holds something, then for each
--- job id, body and record}.
+-- job id, body, and record or, of a fresh one, whether it starts}.
 -- Cost: settling plain completions 3 to 7 commands a call, claiming 8 to 12; 5 to 20 for each other verdict.
 -- Invariant: a verdict changes something only if (id, epoch, nonce) are those of the record, and a job is handed out only
 -- with a new epoch and the claim's nonce.
@@ -52,51 +52,52 @@ local function park(some)
   for lane, count in pairs(counts) do call('HINCRBY', KL, lane, count) end
 end
 
--- Ready to Running, with a new epoch and the claim's nonce. Each is {id, body, record or false, rank}.
+-- Ready to Running, with a new epoch and the claim's nonce. Of a fresh job the caller is told only whether it starts: the
+-- rest it knows.
 local count = 0
 local prefixes = {}
-local tail, until_ = nil, nil
-local function take(some)
-  if #some == 0 then return end
+local hash, leases, starting = {}, {}, {}
+local tail, till
+local function take(id, body, record, rank)
   if not tail then
-    tail = pack('>d', now) .. ARGV[5] .. ARGV[4]
-    until_ = num(later(tonumber(ARGV[9])))
+    tail = pack('>d', now) .. ARGV[4]
+    till = num(later(tonumber(ARGV[9])))
   end
-  local hash, leases, starting = {}, {}, nil
-  for _, it in ipairs(some) do
-    local id, body, record, rank = it[1], it[2], it[3], it[4]
-    local started = count < limit and '1' or '0'
-    count = count + 1
-    local made
-    if record then
-      local epoch = unpack_('>I6', record, 5) + 1
-      made = 'X' .. started .. char(without(byte(record, 3), SETTLED)) .. sub(record, 4, 4) .. pack('>I6', epoch)
-        .. sub(record, 11, 18) .. pack('>d', rank) .. tail
-    else
-      local key = started .. sub(body, 7, 8)
-      local prefix = prefixes[key]
-      if not prefix then
-        prefix = 'X' .. started .. '\0' .. char(links_byte(body)) .. pack('>I6I4I2I2', 1, 0, 0, 0)
-        prefixes[key] = prefix
-      end
-      made = prefix .. pack('>d', rank) .. tail
-    end
-    hash[#hash + 1] = id
-    hash[#hash + 1] = made
-    leases[#leases + 1] = until_
-    leases[#leases + 1] = id
+  local started = count < limit and '1' or '0'
+  count = count + 1
+  local made
+  if record then
+    made = 'X' .. started .. char(without(byte(record, 3), SETTLED)) .. sub(record, 4, 4)
+      .. pack('>I6', unpack_('>I6', record, 5) + 1) .. ARGV[5] .. sub(record, 27, 34) .. pack('>d', rank) .. tail
     jobs_out[#jobs_out + 1] = id
     jobs_out[#jobs_out + 1] = body
     jobs_out[#jobs_out + 1] = made
     jobs[id] = nil
-    if has(byte(body, 8) or 0, START) then
-      starting = starting or {}
-      starting[#starting + 1] = id
+  else
+    local links = links_byte(body)
+    local prefix = prefixes[started .. links]
+    if not prefix then
+      prefix = 'X' .. started .. '\0' .. char(links) .. pack('>I6', 1) .. ARGV[5] .. pack('>I4I2I2', 0, 0, 0)
+      prefixes[started .. links] = prefix
     end
+    made = prefix .. pack('>d', rank) .. tail
+    local at = #jobs_out
+    jobs_out[at + 1], jobs_out[at + 2], jobs_out[at + 3] = id, body, started
+    if next(jobs) then jobs[id] = nil end
   end
+  local at = #hash
+  hash[at + 1], hash[at + 2] = id, made
+  leases[at + 1], leases[at + 2] = till, id
+  if has(byte(body, 8) or 0, START) then starting[#starting + 1] = id end
+end
+
+-- Writes down who was taken. Before anything looks at records again.
+local function taken()
+  if #hash == 0 then return end
   call('HSET', S, unpack(hash))
   call('ZADD', L, unpack(leases))
-  for _, id in ipairs(starting or {}) do free_key_at_start(load(id)) end
+  for _, id in ipairs(starting) do free_key_at_start(load(id)) end
+  hash, leases, starting = {}, {}, {}
 end
 
 -- The parts of `ids` whose bodies are stored, each with its record.
@@ -123,7 +124,8 @@ local function take_suspect()
     if can_run(lane_of(it[2])) then
       call('ZREM', P, it[1])
       suspects = 1
-      return take({ it })
+      take(it[1], it[2], it[3], it[4])
+      return taken()
     end
   end
 end
@@ -178,7 +180,8 @@ local function take_ranked(below)
     if #gone > 0 then call('ZREM', Z, unpack(gone)) end
     if #unparked > 0 then call('ZREM', K, unpack(unparked)) end
     park(others)
-    take(mine)
+    for _, it in ipairs(mine) do take(it[1], it[2], it[3], it[4]) end
+    taken()
     if bounded == 1 then return end
   end
 end
@@ -206,18 +209,18 @@ local function take_listed()
     if not ids or #ids == 0 then return end
     local bodies, records = call('HMGET', B, unpack(ids)), call('HMGET', S, unpack(ids))
     -- The same id can stand there twice: deleted, and pushed again.
-    local mine, others, seen = {}, {}, {}
+    local others, seen = {}, {}
     for i, id in ipairs(ids) do
       local body, record = bodies[i], records[i]
       local rank = LIST + head
       if not body or seen[id] or (record and sub(record, 1, 2) ~= 'Rm') then
         holes = holes - 1
-      elseif count + #mine >= wanted then
+      elseif count >= wanted then
         put_back(ids, i)
         break
       elseif can_run(lane_of(body)) then
         seen[id] = true
-        mine[#mine + 1] = { id, body, record, rank }
+        take(id, body, record, rank)
       elseif aside > 0 then
         aside = aside - 1
         seen[id] = true
@@ -230,7 +233,7 @@ local function take_listed()
       head = head + 1
     end
     park(others)
-    take(mine)
+    taken()
     if bounded == 1 or #ids < page then return end
   end
 end

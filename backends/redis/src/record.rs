@@ -27,6 +27,11 @@ pub(crate) struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
+    /// The record of a fresh job that was just claimed, to start or ahead.
+    pub(crate) fn claimed(started: u8) -> Self {
+        Self { state: b'X', how: started, flags: 0, epoch: 1, generation: 0, attempts: 0, lost: 0, time: 0.0, tail: &[] }
+    }
+
     /// Takes a record apart; an empty one is that of a fresh job that is Ready.
     pub(crate) fn read(record: &'a [u8]) -> Result<Self> {
         if record.is_empty() {
@@ -46,15 +51,15 @@ impl<'a> Raw<'a> {
         let mut epoch = [0; 8];
         epoch[2..].copy_from_slice(&head[4..10]);
         let mut time = [0; 8];
-        time.copy_from_slice(&head[26..34]);
+        time.copy_from_slice(&head[42..50]);
         Ok(Self {
             state: head[0],
             how: head[1],
             flags: head[2],
             epoch: u64::from_be_bytes(epoch),
-            generation: u32::from_be_bytes([head[10], head[11], head[12], head[13]]),
-            attempts: u16::from_be_bytes([head[14], head[15]]),
-            lost: u16::from_be_bytes([head[16], head[17]]),
+            generation: u32::from_be_bytes([head[26], head[27], head[28], head[29]]),
+            attempts: u16::from_be_bytes([head[30], head[31]]),
+            lost: u16::from_be_bytes([head[32], head[33]]),
             time: f64::from_be_bytes(time),
             tail,
         })
@@ -269,10 +274,11 @@ mod tests {
 
     /// A record of the first release: Running, started, no flags, priority 5, claimed once.
     fn running() -> Vec<u8> {
-        let mut record = b"X1\x00\x50\x00\x00\x00\x00\x00\x01\x00\x00\x00\x02\x00\x03\x00\x01".to_vec();
+        let mut record = b"X1\x00\x50\x00\x00\x00\x00\x00\x01".to_vec();
+        record.extend([7; 16]);
+        record.extend(b"\x00\x00\x00\x02\x00\x03\x00\x01");
         record.extend(4.0_f64.to_be_bytes());
         record.extend(1_893_456_000_000.0_f64.to_be_bytes());
-        record.extend([7; 16]);
         record.extend([9; 16]);
         record
     }

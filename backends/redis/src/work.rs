@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use redis::Value;
 use windlass_core::{
-    At, Claim, Claimed, ClaimedJob, DeadReason, Effect, Error, ErrorKind, Failure, JobId, JobRef, Lease, QueueName, Result,
+    At, Claim, Claimed, ClaimedJob, DeadReason, Effect, Error, ErrorKind, Failure, JobId, JobRef, Lease, Nonce, QueueName, Result,
     Ruling, Settled, Timestamp, Verdict,
 };
 
@@ -182,7 +182,7 @@ impl RedisBackend {
         if !places.is_empty() {
             self.shared.durable(queue).await?;
         }
-        let (work, damaged) = read_work(&answer, queue, places.len())?;
+        let (work, damaged) = read_work(&answer, queue, places.len(), claim.map_or(Nonce::from_u128(0), |(claim, _)| claim.nonce))?;
         if !damaged.is_empty() {
             self.bury(queue, damaged, time).await?;
         }
@@ -271,7 +271,12 @@ fn ruling(verdict: &Verdict) -> Result<Vec<u8>> {
 }
 
 /// Reads an answer, and apart from it the jobs whose bodies cannot be read.
-fn read_work(answer: &[Value], queue: &QueueName, verdicts: usize) -> Result<(Work, Vec<(Lease, String)>)> {
+fn read_work(
+    answer: &[Value],
+    queue: &QueueName,
+    verdicts: usize,
+    nonce: Nonce,
+) -> Result<(Work, Vec<(Lease, String)>)> {
     let letters = reply::bytes(reply::at(answer, 1)?)?;
     if letters.len() != verdicts {
         let text = format!("{} answers to {verdicts} verdicts", letters.len());
@@ -291,14 +296,14 @@ fn read_work(answer: &[Value], queue: &QueueName, verdicts: usize) -> Result<(Wo
     for job in answer[6..].chunks_exact(3) {
         let [id, body, record] = job else { continue };
         let id = JobId::from_uuid(uuid::Uuid::from_slice(reply::bytes(id)?).unwrap_or_default())?;
-        let record = reply::bytes(record)?;
-        let raw = Raw::read(record)?;
-        let mut nonce = [0; 16];
-        nonce.copy_from_slice(record.get(34..50).unwrap_or(&[0; 16]));
+        let raw = match reply::bytes(record)? {
+            [started] => Raw::claimed(*started),
+            record => Raw::read(record)?,
+        };
         let lease = Lease {
             job: JobRef::new(queue.clone(), id),
             epoch: raw.epoch,
-            nonce: windlass_core::Nonce::from_u128(u128::from_be_bytes(nonce)),
+            nonce,
             handle: 0,
         };
         let (created_at, body) = match envelope::read(reply::bytes(body)?, id, queue) {

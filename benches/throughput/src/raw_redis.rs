@@ -111,7 +111,7 @@ impl Raw {
             let mut command = redis::cmd("EVALSHA");
             command.arg(&self.work).arg(5);
             command.arg(&["{raw}:b", "{raw}:w", "{raw}:s", "{raw}:l", "{raw}:c"][..]);
-            command.arg(&[7; 16][..]).arg(batch);
+            command.arg(&[7_u8; 16][..]).arg(batch);
             for id in &held {
                 command.arg(&id[..]);
             }
