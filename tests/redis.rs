@@ -73,7 +73,10 @@ async fn fresh() -> (Queue<RedisBackend>, Visits, Registry<App>) {
 }
 
 /// A worker that runs until the handle is dropped.
-fn work(queue: &Queue<RedisBackend>, jobs: &Registry<App>) -> tokio::task::JoinHandle<windlass::Result<windlass::Report>> {
+fn work(
+    queue: &Queue<RedisBackend>,
+    jobs: &Registry<App>,
+) -> tokio::task::JoinHandle<windlass::Result<windlass::Report>> {
     let worker = Worker::new(queue.clone(), jobs.clone()).concurrency(16).poll(seconds(5));
     tokio::spawn(worker.run_until(std::future::pending()))
 }
@@ -116,7 +119,10 @@ async fn an_idle_worker_takes_a_job_at_once_and_a_delayed_one_in_time() {
     let job = queue.dispatch(visit(2)).delay(milliseconds(700)).await.unwrap();
     assert_eq!(queue.wait_for(&job, seconds(10)).await.unwrap(), Some(Ended::Completed(4)));
     let waited = visits.of(2)[0] - at;
-    assert!(waited >= Duration::from_millis(690) && waited < Duration::from_millis(1_700), "it took {waited:?}");
+    assert!(
+        waited >= Duration::from_millis(690) && waited < Duration::from_millis(1_700),
+        "it took {waited:?}"
+    );
     worker.abort();
 }
 

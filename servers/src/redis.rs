@@ -62,7 +62,8 @@ impl Redis {
     fn start_as(settings: &[(&str, &str)], role: Role) -> Result<Self> {
         let program = find_or_install(&REDIS)?.join("redis-server");
         let folder = tempfile::Builder::new().prefix("windlass-redis-").tempdir()?;
-        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let mut server = Self { program, folder, port: free_port()?, settings, role, process: None };
         // Somebody else may take the port between the look and the start.
         let mut tries = 0;
@@ -205,7 +206,11 @@ impl Redis {
             if ask(self.port, &["PING"]).is_ok_and(|answer| answer.starts_with("+PONG")) {
                 break;
             }
-            ensure!(waited < START_MOST, "Redis does not answer after {START_MOST:?}:\n{}", tail(&self.log()));
+            ensure!(
+                waited < START_MOST,
+                "Redis does not answer after {START_MOST:?}:\n{}",
+                tail(&self.log())
+            );
             std::thread::sleep(LOOK_EVERY);
             waited += LOOK_EVERY;
         }
@@ -228,8 +233,11 @@ impl RedisCluster {
     pub fn start() -> Result<Self> {
         const MASTERS: usize = 3;
         const SLOTS: usize = 16_384;
-        let settings =
-            [("cluster-enabled", "yes"), ("cluster-node-timeout", "1000"), ("cluster-replica-validity-factor", "0")];
+        let settings = [
+            ("cluster-enabled", "yes"),
+            ("cluster-node-timeout", "1000"),
+            ("cluster-replica-validity-factor", "0"),
+        ];
         let nodes = (0..2 * MASTERS).map(|_| Redis::start_with(&settings)).collect::<Result<Vec<_>>>()?;
         let cluster = Self { nodes };
         for (at, node) in cluster.nodes.iter().enumerate().take(MASTERS) {
@@ -245,11 +253,14 @@ impl RedisCluster {
         for node in &cluster.nodes[1..] {
             cluster.nodes[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &node.port().to_string()])?;
         }
-        let ids = cluster.nodes.iter().map(|node| node.ask(&["CLUSTER", "MYID"])).collect::<Result<Vec<_>>>()?;
+        let ids =
+            cluster.nodes.iter().map(|node| node.ask(&["CLUSTER", "MYID"])).collect::<Result<Vec<_>>>()?;
         let ids: Vec<&str> = ids.iter().filter_map(|answer| answer.lines().nth(1)).collect();
         ensure!(ids.len() == cluster.nodes.len(), "a node has no name");
         for (at, node) in cluster.nodes.iter().enumerate().skip(MASTERS) {
-            until("a replica knows its master", || node.ask(&["CLUSTER", "REPLICATE", ids[at - MASTERS]]).is_ok())?;
+            until("a replica knows its master", || {
+                node.ask(&["CLUSTER", "REPLICATE", ids[at - MASTERS]]).is_ok()
+            })?;
         }
         for node in &cluster.nodes {
             until("the nodes of the cluster agree", || {
@@ -380,7 +391,10 @@ mod tests {
         redis.kill().expect("kill");
         redis.ask(&["PING"]).expect_err("it is gone");
         redis.restart().expect("restart");
-        assert_eq!((redis.port(), redis.ask(&["GET", "kept"]).expect("get")), (port, "$3\r\nyes\r\n".to_owned()));
+        assert_eq!(
+            (redis.port(), redis.ask(&["GET", "kept"]).expect("get")),
+            (port, "$3\r\nyes\r\n".to_owned())
+        );
         redis.freeze().expect("freeze");
         redis.thaw().expect("thaw");
         redis.stop().expect("stop");

@@ -18,10 +18,8 @@ struct Engine {
     start: fn() -> Result<Box<dyn Running>>,
 }
 
-const ENGINES: &[Engine] = &[Engine {
-    variable: "WINDLASS_TEST_REDIS_URL",
-    start: || Ok(Box::new(Redis::start()?)),
-}];
+const ENGINES: &[Engine] =
+    &[Engine { variable: "WINDLASS_TEST_REDIS_URL", start: || Ok(Box::new(Redis::start()?)) }];
 
 /// A server that runs until it is dropped or left.
 trait Running {

@@ -1,36 +1,34 @@
--- push: takes jobs in, all or none, in this order.
+-- push: takes jobs in, all or none, in this order. Those that are all plain go through push_plain.lua.
 --
--- ARGV: .., 3: how many jobs n; 4: '1' when all of them are plain (no key, limit or parents, priority 5, due now, ids
--- that differ); 5: '1' when a parent that is not stored counts as one that failed instead of refusing the batch; then n
--- ids, n bodies, and unless plain n due times.
--- Returns 'I' when all were inserted, or an answer for each (see insert).
--- Cost: 6 commands for a plain batch.
--- Stands before job.lua, so that plain jobs do not pay for what it defines. push_each.lua goes on for the others.
+-- ARGV: .., 3: how many jobs n; 4: '1' when a parent that is not stored counts as one that failed instead of refusing the
+-- batch; then n ids, n bodies, n due times.
+-- Returns an answer for each (see insert).
+-- Cost: 3 to 10 commands a job.
+-- Invariant: nothing is written before the last thing that can be refused was looked at.
 
-local n, plain, lenient = tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5] == '1'
-local stored = call('HMGET', B, unpack(ARGV, 6, 5 + n))
+local n, lenient = tonumber(ARGV[3]), ARGV[4] == '1'
+local stored = call('HMGET', B, unpack(ARGV, 5, 4 + n))
 
-if plain then
-  local prefix = pack('>I6', now)
-  local hash, ids, answers, all = {}, {}, {}, true
+if not lenient then
+  local earlier = {}
   for i = 1, n do
-    if stored[i] then
-      answers[i], all = 'S', false
-    else
-      answers[i] = 'I'
-      local id = ARGV[5 + i]
-      ids[#ids + 1] = id
-      hash[#hash + 1] = id
-      hash[#hash + 1] = prefix .. ARGV[5 + n + i]
+    local id, body = ARGV[4 + i], ARGV[4 + n + i]
+    if not stored[i] and has(byte(body, 2), PARENTS) then
+      for _, parent in ipairs(parse_links('------' .. body).parents) do
+        if not earlier[parent] and call('HEXISTS', B, parent) == 0 then
+          return redis.error_reply('WLPARENT ' .. uuid(parent))
+        end
+      end
     end
+    earlier[id] = true
   end
-  if #ids > 0 then
-    open()
-    call('HSET', B, unpack(hash))
-    local length = call('RPUSH', W, unpack(ids))
-    -- Whoever sleeps saw the list empty.
-    if length - holes <= #ids then ring = true end
-    commit()
-  end
-  return all and 'I' or answers
 end
+
+open()
+local answers = {}
+for i = 1, n do
+  answers[i] = insert(ARGV[4 + i], ARGV[4 + n + i], ARGV[4 + 2 * n + i])
+end
+trim(0)
+commit()
+return answers

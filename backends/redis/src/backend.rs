@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use redis::Value;
 use windlass_core::{
-    At, Backend, Capabilities, Claim, Claimed, Connect, Error, ErrorKind, Finished, Held, JobRef, Kept, NewJob,
-    Nonce, Note, Pushed, QueueName, Result, SessionId, Settled, StateKind, Sweep, Swept, Timestamp, Verdict, Wake,
+    At, Backend, Capabilities, Claim, Claimed, Connect, Error, ErrorKind, Finished, Held, JobRef, Kept,
+    NewJob, Nonce, Note, Pushed, QueueName, Result, SessionId, Settled, StateKind, Sweep, Swept, Timestamp,
+    Verdict, Wake,
 };
 
 use crate::durable::Fence;
@@ -85,7 +86,9 @@ impl Shared {
     async fn check(&self, server: &Server) -> Result<()> {
         let config = |text: String| Err(Error::new(ErrorKind::Config, text));
         if server.version == (0, 0) {
-            tracing::warn!("the user may not run INFO: neither eviction nor persistence of the server was checked");
+            tracing::warn!(
+                "the user may not run INFO: neither eviction nor persistence of the server was checked"
+            );
             return Ok(());
         }
         if server.version < (6, 2) {
@@ -93,7 +96,9 @@ impl Shared {
             return config(format!("the server is Redis {major}.{minor}: 6.2 or later is needed, or Valkey"));
         }
         if server.cluster && self.options.durability != Durability::Fast {
-            return config("on a cluster the durability is Fast, with what the nodes' own settings persist".to_owned());
+            return config(
+                "on a cluster the durability is Fast, with what the nodes' own settings persist".to_owned(),
+            );
         }
         if server.policy != "noeviction" && !self.options.allow_eviction {
             return config(format!(
@@ -110,7 +115,8 @@ impl Shared {
             && !(server.append_only && (server.version >= (7, 2) || always))
         {
             return config(
-                "Durability::Local needs appendonly yes, and before Redis 7.2 appendfsync always as well".to_owned(),
+                "Durability::Local needs appendonly yes, and before Redis 7.2 appendfsync always as well"
+                    .to_owned(),
             );
         }
         Ok(())
@@ -125,7 +131,9 @@ impl Shared {
                 let (_, value) = pairs.into_iter().next()?;
                 Some(String::from_utf8_lossy(reply::bytes(&value).ok()?).into_owned())
             }
-            Value::Array(items) => Some(String::from_utf8_lossy(reply::some_bytes(items.get(1))?).into_owned()),
+            Value::Array(items) => {
+                Some(String::from_utf8_lossy(reply::some_bytes(items.get(1))?).into_owned())
+            }
             _ => None,
         }
     }
@@ -156,7 +164,12 @@ impl Shared {
         record::instant(reply::bytes(&now)?)
     }
 
-    pub(crate) async fn call(&self, script: Script, queue: &QueueName, arguments: &Arguments) -> Result<Value> {
+    pub(crate) async fn call(
+        &self,
+        script: Script,
+        queue: &QueueName,
+        arguments: &Arguments,
+    ) -> Result<Value> {
         self.route.call(script, &self.keys.of(queue).all, arguments).await
     }
 
@@ -301,7 +314,14 @@ impl Backend for RedisBackend {
     }
 
     async fn now(&self, at: At) -> Result<Timestamp> {
-        during("now", async { self.shared.time(at).await.map(drop)?; self.shared.tick(at).await }.await)
+        during(
+            "now",
+            async {
+                self.shared.time(at).await.map(drop)?;
+                self.shared.tick(at).await
+            }
+            .await,
+        )
     }
 }
 

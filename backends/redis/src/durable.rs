@@ -37,7 +37,8 @@ impl Fence {
 
     /// Waits until everything that the server `written_on` has acknowledged so far has reached the level.
     pub(crate) async fn wait(&self, written_on: &Server, key: &str) -> Result<()> {
-        if self.level == Durability::Fast || (self.level == Durability::Local && written_on.version < (7, 2)) {
+        if self.level == Durability::Fast || (self.level == Durability::Local && written_on.version < (7, 2))
+        {
             // An older server writes through to its disk before it answers: connect has seen to that.
             return Ok(());
         }
@@ -58,18 +59,23 @@ impl Fence {
             // It was stored on a server that has ended since, or is no longer the one that writes.
             return Err(Error::new(ErrorKind::Unavailable, "the server was replaced while this was written"));
         }
-        let said = |result: std::result::Result<Value, (Error, crate::error::Then)>| result.map_err(|(error, _)| error);
+        let said = |result: std::result::Result<Value, (Error, crate::error::Then)>| {
+            result.map_err(|(error, _)| error)
+        };
         said(self.link.send_on(&open, redis::cmd("INCR").arg(key), false).await)?;
         let millis = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
         let wait = async {
             match self.level {
                 Durability::Replicated(replicas) => {
-                    let reached = self.link.send_on(&open, redis::cmd("WAIT").arg(replicas).arg(millis), false).await;
+                    let reached =
+                        self.link.send_on(&open, redis::cmd("WAIT").arg(replicas).arg(millis), false).await;
                     Ok((reply::number(&said(reached)?)?, u64::from(replicas)))
                 }
                 _ => {
-                    let reached =
-                        self.link.send_on(&open, redis::cmd("WAITAOF").arg(1).arg(0).arg(millis), false).await;
+                    let reached = self
+                        .link
+                        .send_on(&open, redis::cmd("WAITAOF").arg(1).arg(0).arg(millis), false)
+                        .await;
                     Ok((reply::number(reply::at(&reply::array(said(reached)?)?, 0)?)?, 1))
                 }
             }

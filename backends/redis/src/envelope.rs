@@ -94,7 +94,10 @@ pub(crate) fn read(stored: &[u8], id: JobId, queue: &QueueName) -> Result<(Times
     from.body(id, queue).ok_or_else(|| {
         Error::new(
             ErrorKind::Decode,
-            format!("the stored body of {queue}/{id} ({} bytes) is damaged or of a newer format", stored.len()),
+            format!(
+                "the stored body of {queue}/{id} ({} bytes) is damaged or of a newer format",
+                stored.len()
+            ),
         )
     })
 }
@@ -326,7 +329,8 @@ mod tests {
 
     fn full() -> Body {
         let queue = QueueName::from_static("mail");
-        let mut body = Body::new(JobId::fresh(), queue.clone(), Kind::from_static("greet"), *b"{\"to\":\"ada\"}");
+        let mut body =
+            Body::new(JobId::fresh(), queue.clone(), Kind::from_static("greet"), *b"{\"to\":\"ada\"}");
         body.priority = Priority::HIGH;
         (body.version, body.min_reader, body.codec, body.max_attempts) = (9, 300, 7, 10_000);
         body.timeout = Some(Duration::from_millis(30_000)).into();
@@ -380,13 +384,22 @@ mod tests {
         }
         let mut newer = whole;
         newer[6] += 0x10;
-        assert!(read(&newer, body.id, &body.queue).expect_err("a newer format").to_string().contains("newer format"));
+        assert!(
+            read(&newer, body.id, &body.queue)
+                .expect_err("a newer format")
+                .to_string()
+                .contains("newer format")
+        );
     }
 
     #[test]
     fn a_usual_body_adds_little_to_its_payload() {
-        let mut body =
-            Body::new(JobId::fresh(), QueueName::from_static("mail"), Kind::from_static("greet"), [b'x'; 100]);
+        let mut body = Body::new(
+            JobId::fresh(),
+            QueueName::from_static("mail"),
+            Kind::from_static("greet"),
+            [b'x'; 100],
+        );
         body.max_attempts = 5;
         body.timeout = Some(Duration::from_secs(30)).into();
         assert_eq!(stored(&body).len(), 100 + 6 + 3 + 5 + 6);

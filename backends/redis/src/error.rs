@@ -58,9 +58,7 @@ pub(crate) fn read(error: &RedisError, sent: bool) -> (Error, Then) {
         redis::ErrorKind::Server(ServerErrorKind::NoPerm) => {
             (known(ErrorKind::Config, format!("the user may not do this: {detail}")), Then::Keep)
         }
-        redis::ErrorKind::InvalidClientConfig => {
-            (known(ErrorKind::Config, text_of(error)), Then::Drop)
-        }
+        redis::ErrorKind::InvalidClientConfig => (known(ErrorKind::Config, text_of(error)), Then::Drop),
         _ => by_code(&code, detail, error, sent),
     }
 }
@@ -166,7 +164,10 @@ mod tests {
     #[test]
     fn what_may_have_happened_says_so() {
         let (error, then) = of("ERR user_script:1: attempt to index a nil value");
-        assert_eq!((error.kind(), error.effect(), then), (ErrorKind::Unexpected, Effect::Unknown, Then::Keep));
+        assert_eq!(
+            (error.kind(), error.effect(), then),
+            (ErrorKind::Unexpected, Effect::Unknown, Then::Keep)
+        );
         let (error, then) = of("UNBLOCKED force unblock from blocking operation");
         assert_eq!((error.effect(), then), (Effect::Unknown, Then::Drop));
         let broken = || RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));

@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use redis::Value;
 use windlass_core::{
-    At, Counts, Cursor, Error, Filter, Inspect, JobId, JobRef, Page, QueueInfo, QueueName, Record, Result, StateKind,
+    At, Counts, Cursor, Error, Filter, Inspect, JobId, JobRef, Page, QueueInfo, QueueName, Record, Result,
+    StateKind,
 };
 
 use crate::backend::{RedisBackend, during};
@@ -63,10 +64,13 @@ impl RedisBackend {
                 arguments.push(&cursor);
                 let answer = reply::array(self.shared.call(Script::Scan, queue, &arguments).await?)?;
                 for id in reply::bytes(reply::at(&answer, 1)?)?.chunks_exact(16) {
-                    let Ok(id) = JobId::from_uuid(uuid::Uuid::from_slice(id).unwrap_or_default()) else { continue };
+                    let Ok(id) = JobId::from_uuid(uuid::Uuid::from_slice(id).unwrap_or_default()) else {
+                        continue;
+                    };
                     let beyond = after.is_none_or(|(last, name)| (id, queue) > (*last, name));
                     let in_hand = |all: &BTreeSet<(JobId, QueueName)>| {
-                        all.len() < IN_HAND || all.last().is_some_and(|(last, name)| (id, queue) < (*last, name))
+                        all.len() < IN_HAND
+                            || all.last().is_some_and(|(last, name)| (id, queue) < (*last, name))
                     };
                     if !beyond {
                         continue;
@@ -116,7 +120,8 @@ impl RedisBackend {
                     continue;
                 }
                 if page.records.len() == limit {
-                    page.next = page.records.last().map(|last: &Record| write_cursor(last.body.id, &last.body.queue));
+                    page.next =
+                        page.records.last().map(|last: &Record| write_cursor(last.body.id, &last.body.queue));
                     return Ok(page);
                 }
                 page.records.push(record);

@@ -10,8 +10,8 @@ use windlass_core::{QueueName, SessionId};
 
 /// The last parts of a queue's keys, in the order of `lua/keys.lua`.
 const NAMES: [&str; 22] = [
-    "b", "s", "m", "w", "z", "p", "k", "kl", "d", "l", "bs", "u", "uw", "lt", "lb", "ch", "pe", "x", "c", "cn", "dd",
-    "o",
+    "b", "s", "m", "w", "z", "p", "k", "kl", "d", "l", "bs", "u", "uw", "lt", "lb", "ch", "pe", "x", "c",
+    "cn", "dd", "o",
 ];
 /// The places in [`NAMES`] of the keys whose names are channels as well.
 const WAKE: usize = 2;
@@ -21,11 +21,14 @@ const ENDS: usize = 18;
 #[derive(Debug)]
 pub(crate) struct QueueKeys {
     pub(crate) all: Vec<Box<str>>,
+    /// What plain jobs are written to: bodies, settings, list.
+    pub(crate) plain: [Box<str>; 3],
 }
 
 impl QueueKeys {
     fn new(namespace: &str, queue: &QueueName) -> Self {
-        Self { all: NAMES.iter().map(|name| format!("{{{namespace}:{queue}}}:{name}").into()).collect() }
+        let key = |name: &str| format!("{{{namespace}:{queue}}}:{name}").into();
+        Self { all: NAMES.iter().map(|name| key(name)).collect(), plain: ["b", "m", "w"].map(key) }
     }
 
     /// The channel on which it is told that there may be work.
@@ -80,7 +83,12 @@ impl Keys {
         }
         drop(met);
         let keys = Arc::new(QueueKeys::new(&self.namespace, queue));
-        self.queues.write().unwrap_or_else(PoisonError::into_inner).entry(queue.clone()).or_insert(keys).clone()
+        self.queues
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(queue.clone())
+            .or_insert(keys)
+            .clone()
     }
 }
 
@@ -101,7 +109,10 @@ mod tests {
         all.dedup();
         assert_eq!(all.len(), NAMES.len());
         assert!(all.iter().all(|key| key.starts_with("{shop:mail}:")));
-        assert_eq!((keys.wake(), keys.ends(), &*keys.fence()), ("{shop:mail}:m", "{shop:mail}:c", "{shop:mail}:f"));
+        assert_eq!(
+            (keys.wake(), keys.ends(), &*keys.fence()),
+            ("{shop:mail}:m", "{shop:mail}:c", "{shop:mail}:f")
+        );
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, Value,
+};
 use tokio::time::Instant;
 use windlass_core::{Error, ErrorKind, Nonce, Result};
 
@@ -42,7 +44,9 @@ pub(crate) struct Server {
 impl Server {
     fn read(info: &str) -> Self {
         let field = |name: &str| {
-            info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':')).unwrap_or_default()
+            info.lines()
+                .find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'))
+                .unwrap_or_default()
         };
         let mut version = field("redis_version").split('.').map(|part| part.parse().unwrap_or(0));
         Self {
@@ -154,7 +158,9 @@ impl Link {
                 attempts.not_before = Some(Instant::now() + Duration::from_millis(half + chance));
                 Err(failed.map_or_else(
                     |_| Error::new(ErrorKind::Timeout, "no connection in time"),
-                    |failed| failed.err().unwrap_or_else(|| Error::new(ErrorKind::Connection, "no connection")),
+                    |failed| {
+                        failed.err().unwrap_or_else(|| Error::new(ErrorKind::Connection, "no connection"))
+                    },
                 ))
             }
         }
@@ -184,7 +190,8 @@ impl Link {
             self.aim(options, &sentinels.master().await?)?;
         }
         let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.map_err(refused)?;
+        let mut connection =
+            client.get_multiplexed_async_connection_with_config(&config).await.map_err(refused)?;
         let server = match redis::cmd("INFO").query_async::<String>(&mut connection).await {
             Ok(info) => Server::read(&info),
             Err(denied) if denied.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoPerm) => {
@@ -193,7 +200,10 @@ impl Link {
             Err(error) => return Err(refused(error)),
         };
         if self.sentinels.is_some() && server.replica {
-            return Err(Error::new(ErrorKind::Unavailable, "the Sentinels still name a server that is a replica now"));
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the Sentinels still name a server that is a replica now",
+            ));
         }
         Ok(Open { connection, alive, server })
     }
@@ -212,7 +222,11 @@ impl Link {
 
     /// Sends one request, and says what to do about the connection when it fails. `asking` a node of a cluster for a slot
     /// that is on its way there.
-    pub(crate) async fn try_send(&self, command: &Cmd, asking: bool) -> std::result::Result<Value, (Error, Then)> {
+    pub(crate) async fn try_send(
+        &self,
+        command: &Cmd,
+        asking: bool,
+    ) -> std::result::Result<Value, (Error, Then)> {
         let open = self.open().await.map_err(|error| (error, Then::Drop))?;
         self.send_on(&open, command, asking).await
     }
@@ -343,14 +357,16 @@ fn client(options: &RedisOptions, node: Option<&str>) -> Result<Client> {
         ));
     }
     // RESP3 tells of the connection's end at once.
-    let settings = address.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_lib_name("windlass", "1");
+    let settings =
+        address.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_lib_name("windlass", "1");
     let address = address.set_redis_settings(settings);
     if !tls {
         return Client::open(address).map_err(wrong);
     }
     // Whoever set another provider for the process keeps it.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let certificates = redis::TlsCertificates { client_tls: None, root_cert: options.root_certificates.clone() };
+    let certificates =
+        redis::TlsCertificates { client_tls: None, root_cert: options.root_certificates.clone() };
     Client::build_with_tls(address, certificates)
         .map_err(|_| Error::new(ErrorKind::Config, "the root certificates cannot be read: give PEM"))
 }
@@ -390,7 +406,8 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Config, "{url}");
             assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
         }
-        let error = Link::new(&RedisOptions::new("rediss://:secret@localhost/#insecure")).expect_err("refused");
+        let error =
+            Link::new(&RedisOptions::new("rediss://:secret@localhost/#insecure")).expect_err("refused");
         assert!(error.to_string().contains("insecure") && !error.to_string().contains("secret"));
         Link::new(&RedisOptions::new("rediss://localhost")).expect("TLS");
     }

@@ -93,7 +93,9 @@ fn came(answer: &[Value]) -> Result<Came> {
         }
         b"cancelled" => Came::Cancelled,
         _ => {
-            return Err(Error::new(ErrorKind::Unexpected, "the server's answer is not understood").effect_unknown());
+            return Err(
+                Error::new(ErrorKind::Unexpected, "the server's answer is not understood").effect_unknown()
+            );
         }
     })
 }

@@ -70,7 +70,11 @@ impl Notify {
     }
 
     /// Listens to these channels and says what is told from now on.
-    pub(crate) async fn listen(&self, route: &Route, channels: &[&str]) -> Result<broadcast::Receiver<Event>> {
+    pub(crate) async fn listen(
+        &self,
+        route: &Route,
+        channels: &[&str],
+    ) -> Result<broadcast::Receiver<Event>> {
         let events = self.events.subscribe();
         let mut listening = self.listening.lock().await;
         let open = match (self.link.open().await, route.some_node()) {

@@ -129,7 +129,10 @@ impl RedisOptions {
             return Err(Error::new(ErrorKind::Config, "a timeout of 0 s would let no answer through"));
         }
         if self.durability == Durability::Replicated(0) {
-            return Err(Error::new(ErrorKind::Config, "Replicated(0) waits for nobody: use Fast, or 1 and more"));
+            return Err(Error::new(
+                ErrorKind::Config,
+                "Replicated(0) waits for nobody: use Fast, or 1 and more",
+            ));
         }
         Ok(())
     }

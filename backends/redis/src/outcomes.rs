@@ -84,7 +84,8 @@ impl RedisBackend {
         for (place, found) in places.iter().zip(&answer) {
             ended.push(match found {
                 Value::Array(parts) => {
-                    let (body, record) = (reply::bytes(reply::at(parts, 0)?)?, reply::bytes(reply::at(parts, 1)?)?);
+                    let (body, record) =
+                        (reply::bytes(reply::at(parts, 0)?)?, reply::bytes(reply::at(parts, 1)?)?);
                     let (_, body) = envelope::read(body, jobs[*place].id, queue)?;
                     Raw::read(record)?.finished(body.codec, reply::some_bytes(parts.get(2)))?
                 }

@@ -39,7 +39,10 @@ pub(crate) fn check_parents(job: &NewJob) -> Result<()> {
         None => Ok(()),
         Some(parent) => Err(Error::new(
             ErrorKind::Unsupported,
-            format!("parent {parent} is in another named queue: on this engine it must be in `{}`", job.body.queue),
+            format!(
+                "parent {parent} is in another named queue: on this engine it must be in `{}`",
+                job.body.queue
+            ),
         )),
     }
 }
@@ -65,30 +68,49 @@ impl RedisBackend {
 
     async fn push_one_queue(&self, queue: &QueueName, jobs: &[&NewJob], time: &str) -> Result<Vec<Pushed>> {
         self.shared.register(queue).await?;
-        let plain = jobs.iter().all(|job| job.due == Due::Now && envelope::is_plain(&job.body)) && differ(jobs);
+        if jobs.iter().all(|job| job.due == Due::Now && envelope::is_plain(&job.body)) && differ(jobs) {
+            return self.push_plain(queue, jobs, time).await;
+        }
         let mut arguments = Arguments::new(time, &self.shared.keep);
-        arguments.count(jobs.len()).push(if plain { "1" } else { "0" }).push("0");
+        arguments.count(jobs.len()).push("0");
         for job in jobs {
             arguments.push(job.body.id.as_uuid().as_bytes());
         }
         for job in jobs {
             arguments.push(envelope::write(&job.body));
         }
-        if !plain {
-            for job in jobs {
-                arguments.push(due(job.due));
-            }
+        for job in jobs {
+            arguments.push(due(job.due));
         }
         let answer = self.shared.call(Script::Push, queue, &arguments).await?;
         self.shared.durable(queue).await?;
-        if reply::bytes(&answer).is_ok_and(|all| all == b"I") {
-            return Ok(vec![Pushed::Inserted; jobs.len()]);
-        }
         let answers = reply::array(answer)?;
         if answers.len() != jobs.len() {
             return Err(strange());
         }
         answers.iter().map(|answer| pushed(reply::bytes(answer)?)).collect()
+    }
+
+    /// Pushes jobs that need nothing looked up but their ids.
+    async fn push_plain(&self, queue: &QueueName, jobs: &[&NewJob], time: &str) -> Result<Vec<Pushed>> {
+        let mut arguments = Arguments::default();
+        arguments.push(time);
+        for job in jobs {
+            arguments.push(job.body.id.as_uuid().as_bytes());
+        }
+        for job in jobs {
+            arguments.push(envelope::write(&job.body));
+        }
+        let keys = self.shared.keys.of(queue);
+        let answer = self.shared.route.call(Script::PushPlain, &keys.plain, &arguments).await?;
+        self.shared.durable(queue).await?;
+        match reply::bytes(&answer)? {
+            b"I" => Ok(vec![Pushed::Inserted; jobs.len()]),
+            letters if letters.len() == jobs.len() => {
+                letters.iter().map(|letter| pushed(&[*letter])).collect()
+            }
+            _ => Err(strange()),
+        }
     }
 
     /// Pushes jobs that rode with a verdict of another named queue: bodies as they are stored there.
@@ -100,7 +122,7 @@ impl RedisBackend {
     ) -> Result<()> {
         self.shared.register(queue).await?;
         let mut arguments = Arguments::new(time, &self.shared.keep);
-        arguments.count(riders.len()).push("0").push("1");
+        arguments.count(riders.len()).push("1");
         for (id, ..) in riders {
             arguments.push(id);
         }

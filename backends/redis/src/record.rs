@@ -1,8 +1,8 @@
 //! The mutable half of a job, as `lua/job.lua` writes it: read here, never written.
 
 use windlass_core::{
-    Body, DeadReason, Error, ErrorKind, Failure, Finished, JobId, LogLine, Nonce, Progress, QueueName, Record,
-    RecordState, Result, SessionId, StateKind, Timestamp, WhyBlocked, WhyScheduled,
+    Body, DeadReason, Error, ErrorKind, Failure, Finished, JobId, LogLine, Nonce, Progress, QueueName,
+    Record, RecordState, Result, SessionId, StateKind, Timestamp, WhyBlocked, WhyScheduled,
 };
 
 use crate::envelope;
@@ -29,7 +29,17 @@ pub(crate) struct Raw<'a> {
 impl<'a> Raw<'a> {
     /// The record of a fresh job that was just claimed, to start or ahead.
     pub(crate) fn claimed(started: u8) -> Self {
-        Self { state: b'X', how: started, flags: 0, epoch: 1, generation: 0, attempts: 0, lost: 0, time: 0.0, tail: &[] }
+        Self {
+            state: b'X',
+            how: started,
+            flags: 0,
+            epoch: 1,
+            generation: 0,
+            attempts: 0,
+            lost: 0,
+            time: 0.0,
+            tail: &[],
+        }
     }
 
     /// Takes a record apart; an empty one is that of a fresh job that is Ready.
@@ -74,7 +84,10 @@ impl<'a> Raw<'a> {
         self.how == b'1'
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds, written from whole milliseconds")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "whole milliseconds, written from whole milliseconds"
+    )]
     fn time(&self) -> Timestamp {
         Timestamp::from_millis(self.time as i64)
     }
@@ -205,7 +218,9 @@ pub(crate) fn dead_letter(reason: DeadReason) -> Result<u8> {
         DeadReason::Buried => Ok(b'b'),
         DeadReason::Poison => Ok(b'p'),
         DeadReason::Undecodable => Ok(b'u'),
-        other => Err(Error::new(ErrorKind::Unsupported, format!("the reason {other:?} is newer than this engine"))),
+        other => {
+            Err(Error::new(ErrorKind::Unsupported, format!("the reason {other:?} is newer than this engine")))
+        }
     }
 }
 
@@ -228,9 +243,9 @@ pub(crate) fn state_of(letter: u8) -> Result<StateKind> {
 /// An instant that a script wrote as text.
 pub(crate) fn instant(text: &[u8]) -> Result<Timestamp> {
     let millis = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-    millis
-        .map(Timestamp::from_millis)
-        .ok_or_else(|| Error::new(ErrorKind::Decode, format!("no instant: {:?}", String::from_utf8_lossy(text))))
+    millis.map(Timestamp::from_millis).ok_or_else(|| {
+        Error::new(ErrorKind::Decode, format!("no instant: {:?}", String::from_utf8_lossy(text)))
+    })
 }
 
 pub(crate) fn nonce_bytes(nonce: Nonce) -> [u8; 16] {
@@ -261,7 +276,10 @@ fn log(mut stored: &[u8]) -> Vec<LogLine> {
         let length = usize::from(u16::from_be_bytes([head[8], head[9]]));
         let Some((text, rest)) = rest.split_at_checked(length) else { break };
         stored = rest;
-        #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds, written from whole milliseconds")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "whole milliseconds, written from whole milliseconds"
+        )]
         let at = Timestamp::from_millis(f64::from_be_bytes(time) as i64);
         lines.push(LogLine { at, text: String::from_utf8_lossy(text).into() });
     }

@@ -12,7 +12,8 @@ fn strange(wanted: &str, value: &Value) -> Error {
         Value::Array(_) => "an array",
         _ => "something else",
     };
-    Error::new(ErrorKind::Unexpected, format!("the server answered {what} instead of {wanted}")).effect_unknown()
+    Error::new(ErrorKind::Unexpected, format!("the server answered {what} instead of {wanted}"))
+        .effect_unknown()
 }
 
 pub(crate) fn array(value: Value) -> Result<Vec<Value>> {
@@ -49,6 +50,7 @@ pub(crate) fn number(value: &Value) -> Result<u64> {
 /// One of an array.
 pub(crate) fn at(items: &[Value], at: usize) -> Result<&Value> {
     items.get(at).ok_or_else(|| {
-        Error::new(ErrorKind::Unexpected, format!("the server answered only {} items", items.len())).effect_unknown()
+        Error::new(ErrorKind::Unexpected, format!("the server answered only {} items", items.len()))
+            .effect_unknown()
     })
 }

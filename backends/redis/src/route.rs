@@ -120,7 +120,12 @@ impl Route {
     }
 
     /// Calls a script on keys of one hash tag.
-    pub(crate) async fn call(&self, script: Script, keys: &[Box<str>], arguments: &Arguments) -> Result<Value> {
+    pub(crate) async fn call(
+        &self,
+        script: Script,
+        keys: &[Box<str>],
+        arguments: &Arguments,
+    ) -> Result<Value> {
         let key = keys.first().map(|key| &**key).unwrap_or_default();
         self.run(key, Request::Script(script, keys, arguments)).await
     }
@@ -132,7 +137,9 @@ impl Route {
         for _ in 0..HOPS {
             let failed = match request {
                 Request::Command(command) => link.try_send(command, asking).await,
-                Request::Script(script, keys, arguments) => link.try_call(script, keys, arguments, asking).await,
+                Request::Script(script, keys, arguments) => {
+                    link.try_call(script, keys, arguments, asking).await
+                }
             };
             let (error, then) = match failed {
                 Ok(answer) => return Ok(answer),

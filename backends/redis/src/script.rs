@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Script {
     Push,
+    PushPlain,
     Work,
     Extend,
     HandBack,
@@ -34,8 +35,9 @@ const INSERT: &str = include_str!("../lua/insert.lua");
 
 impl Script {
     #[cfg(test)]
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Push,
+        Self::PushPlain,
         Self::Work,
         Self::Extend,
         Self::HandBack,
@@ -52,9 +54,8 @@ impl Script {
 
     fn parts(self) -> &'static [&'static str] {
         match self {
-            Self::Push => {
-                &[KEYS, include_str!("../lua/push.lua"), JOB, INSERT, include_str!("../lua/push_each.lua")]
-            }
+            Self::Push => &[KEYS, JOB, INSERT, include_str!("../lua/push.lua")],
+            Self::PushPlain => &[include_str!("../lua/push_plain.lua")],
             Self::Work => {
                 &[KEYS, JOB, INSERT, include_str!("../lua/settle.lua"), include_str!("../lua/work.lua")]
             }
@@ -75,12 +76,12 @@ impl Script {
     /// Whether a full server must let it through: what ends or gives back jobs makes room, and finished work that could
     /// not be said would be done again.
     fn when_full(self) -> bool {
-        !matches!(self, Self::Push)
+        !matches!(self, Self::Push | Self::PushPlain)
     }
 
     /// The source for a server of this major version. Since 7 a script can say that it may run on a full server.
     pub(crate) fn source(self, major: u32) -> &'static Source {
-        static SOURCES: [[OnceLock<Source>; 2]; 13] = [const { [const { OnceLock::new() }; 2] }; 13];
+        static SOURCES: [[OnceLock<Source>; 2]; 14] = [const { [const { OnceLock::new() }; 2] }; 14];
         let flagged = major >= 7 && self.when_full();
         SOURCES[self as usize][usize::from(flagged)].get_or_init(|| {
             let mut text = String::new();
@@ -89,7 +90,9 @@ impl Script {
             }
             for part in self.parts() {
                 // Comments and indentation would only be sent.
-                for line in part.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--")) {
+                for line in
+                    part.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--"))
+                {
                     text.push_str(line);
                     text.push('\n');
                 }
@@ -168,7 +171,8 @@ mod tests {
             let last = script.parts().last().copied().unwrap_or_default();
             assert!(last.starts_with("-- ") && last.contains("-- Cost"), "{script:?}");
             assert!(!script.source(6).text.starts_with("#!"));
-            assert_eq!(script.source(7).text.starts_with("#!lua flags=allow-oom"), script != Script::Push);
+            let takes_in = matches!(script, Script::Push | Script::PushPlain);
+            assert_eq!(script.source(7).text.starts_with("#!lua flags=allow-oom"), !takes_in);
             assert_eq!(script as usize, Script::ALL.iter().position(|other| *other == script).unwrap_or(99));
         }
     }

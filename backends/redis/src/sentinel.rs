@@ -46,7 +46,11 @@ impl Sentinels {
         }
         let mut sentinels = Vec::new();
         for host in hosts.split(',') {
-            let port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) { "" } else { ":26379" };
+            let port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+                ""
+            } else {
+                ":26379"
+            };
             sentinels.push(Client::open(format!("{scheme}://{host}{port}")).ok()?);
         }
         let at = if user.is_empty() { "" } else { "@" };
@@ -65,7 +69,10 @@ impl Sentinels {
             match asked {
                 Ok(Ok(Some(address))) => return Ok(address),
                 Ok(Ok(None)) => {
-                    why = Error::new(ErrorKind::Config, format!("the Sentinels know no master `{}`", self.master));
+                    why = Error::new(
+                        ErrorKind::Config,
+                        format!("the Sentinels know no master `{}`", self.master),
+                    );
                 }
                 Ok(Err(_)) | Err(_) => {}
             }
@@ -93,11 +100,22 @@ mod tests {
         assert!(Sentinels::read("redis://localhost").is_none());
         let read = |url: &str| Sentinels::read(url).expect("Sentinels");
         let one = read("redis+sentinel://:secret@a:1,b,[::1]:3/shop/2").expect("an address");
-        assert_eq!((one.sentinels.len(), &*one.master, &*one.base), (3, "shop", "redis://:secret@localhost/2"));
+        assert_eq!(
+            (one.sentinels.len(), &*one.master, &*one.base),
+            (3, "shop", "redis://:secret@localhost/2")
+        );
         assert_eq!(read("rediss+sentinel://a/shop").expect("an address").base, "rediss://localhost/");
-        for url in ["redis+sentinel://a", "redis+sentinel://a/", "http+sentinel://a/b", "redis+sentinel://:secret@/b c:d/"] {
+        for url in [
+            "redis+sentinel://a",
+            "redis+sentinel://a/",
+            "http+sentinel://a/b",
+            "redis+sentinel://:secret@/b c:d/",
+        ] {
             if let Err(error) = read(url) {
-                assert!(error.kind() == ErrorKind::Config && !error.to_string().contains("secret"), "{error}");
+                assert!(
+                    error.kind() == ErrorKind::Config && !error.to_string().contains("secret"),
+                    "{error}"
+                );
             }
         }
         assert!(Sentinels::read("redis+sentinel://a").is_some_and(|read| read.is_err()));

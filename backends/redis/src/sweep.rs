@@ -42,8 +42,11 @@ impl RedisBackend {
         let mut now = 0;
         for queue in self.shared.all_queues().await? {
             for call in 1..=CALLS {
-                let asked =
-                    Left { promote: left.promote.min(PAGE), reclaim: left.reclaim.min(PAGE), prune: left.prune.min(PAGE) };
+                let asked = Left {
+                    promote: left.promote.min(PAGE),
+                    reclaim: left.reclaim.min(PAGE),
+                    prune: left.prune.min(PAGE),
+                };
                 let page = self.sweep_page(&queue, &asked, &time, &mut swept).await?;
                 now = now.max(page.now);
                 left.promote -= page.promoted.min(left.promote);
@@ -130,7 +133,8 @@ impl RedisBackend {
             while let Some(entry) = rest.first() {
                 let run = rest.iter().take_while(|other| other.queue == entry.queue).count();
                 let (now, later) = rest.split_at(run);
-                let riders: Vec<_> = now.iter().map(|entry| (entry.id, entry.body, entry.due.clone())).collect();
+                let riders: Vec<_> =
+                    now.iter().map(|entry| (entry.id, entry.body, entry.due.clone())).collect();
                 self.push_riders(&entry.queue, &riders, time).await?;
                 rest = later;
             }

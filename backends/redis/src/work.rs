@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use redis::Value;
 use windlass_core::{
-    At, Claim, Claimed, ClaimedJob, DeadReason, Effect, Error, ErrorKind, Failure, JobId, JobRef, Lease, Nonce, QueueName, Result,
-    Ruling, Settled, Timestamp, Verdict,
+    At, Claim, Claimed, ClaimedJob, DeadReason, Effect, Error, ErrorKind, Failure, JobId, JobRef, Lease,
+    Nonce, QueueName, Result, Ruling, Settled, Timestamp, Verdict,
 };
 
 use crate::backend::{RedisBackend, settled};
@@ -98,7 +98,9 @@ impl RedisBackend {
                     Ok(work) => work,
                     // What other queues gave is not to be lost because this one gave nothing and said so.
                     Err(error)
-                        if error.effect() == Effect::NotApplied && places.is_empty() && !claimed.jobs.is_empty() =>
+                        if error.effect() == Effect::NotApplied
+                            && places.is_empty()
+                            && !claimed.jobs.is_empty() =>
                     {
                         claimed.more = true;
                         continue 'queues;
@@ -182,7 +184,12 @@ impl RedisBackend {
         if !places.is_empty() {
             self.shared.durable(queue).await?;
         }
-        let (work, damaged) = read_work(&answer, queue, places.len(), claim.map_or(Nonce::from_u128(0), |(claim, _)| claim.nonce))?;
+        let (work, damaged) = read_work(
+            &answer,
+            queue,
+            places.len(),
+            claim.map_or(Nonce::from_u128(0), |(claim, _)| claim.nonce),
+        )?;
         if !damaged.is_empty() {
             self.bury(queue, damaged, time).await?;
         }
@@ -300,12 +307,7 @@ fn read_work(
             [started] => Raw::claimed(*started),
             record => Raw::read(record)?,
         };
-        let lease = Lease {
-            job: JobRef::new(queue.clone(), id),
-            epoch: raw.epoch,
-            nonce,
-            handle: 0,
-        };
+        let lease = Lease { job: JobRef::new(queue.clone(), id), epoch: raw.epoch, nonce, handle: 0 };
         let (created_at, body) = match envelope::read(reply::bytes(body)?, id, queue) {
             Ok(read) => read,
             Err(error) => {
@@ -319,7 +321,11 @@ fn read_work(
             lost_leases: raw.lost,
             generation: raw.generation,
             created_at,
-            deadline: body.extras.as_ref().and_then(|extras| extras.deadline).map(|due| due.resolve(created_at)),
+            deadline: body
+                .extras
+                .as_ref()
+                .and_then(|extras| extras.deadline)
+                .map(|due| due.resolve(created_at)),
             ahead: !raw.started(),
             suspect: raw.suspect(),
             body: body.into(),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use windlass_conformance::{complete, draft};
 use windlass_core::{
-    At, Backend, Claim, Inspect, Kind, Nonce, Pushed, QueueName, SessionId, Settled, StateKind, Sweep, Verdict, Wake,
+    At, Backend, Claim, Inspect, Kind, Nonce, Pushed, QueueName, SessionId, Settled, StateKind, Sweep,
+    Verdict, Wake,
 };
 use windlass_redis::{RedisBackend, RedisOptions};
 use windlass_servers::RedisCluster;
@@ -69,7 +70,8 @@ async fn jobs_of_many_queues_live_through_the_death_of_a_master() {
     let backend = support::open(options).await;
     const NAMES: [&str; 6] = ["mail", "bulk", "video", "sms", "audit", "reports"];
     let queues: Vec<QueueName> = NAMES.iter().map(|name| QueueName::from_static(name)).collect();
-    let batch = || NAMES.iter().flat_map(|name| (0..5).map(|_| draft().queue(name).build())).collect::<Vec<_>>();
+    let batch =
+        || NAMES.iter().flat_map(|name| (0..5).map(|_| draft().queue(name).build())).collect::<Vec<_>>();
     assert_eq!(backend.push(&batch(), AT).await.expect("push"), [Pushed::Inserted; 30]);
     assert_eq!(drain(&backend, &queues).await, 30);
 
@@ -84,7 +86,9 @@ async fn jobs_of_many_queues_live_through_the_death_of_a_master() {
     assert_eq!(drain(&backend, &queues).await, 6);
     let (sleeping, all) = (backend.clone(), queues.clone());
     let sleeper =
-        tokio::spawn(async move { sleeping.wait(SessionId::random(), &all, None, Duration::from_secs(30)).await });
+        tokio::spawn(
+            async move { sleeping.wait(SessionId::random(), &all, None, Duration::from_secs(30)).await },
+        );
     tokio::time::sleep(Duration::from_millis(200)).await;
     backend.push(&[draft().queue("reports").build()], AT).await.expect("push");
     assert_eq!(sleeper.await.expect("the sleeper").expect("wait"), Wake::Work);
@@ -111,7 +115,9 @@ async fn jobs_of_many_queues_live_through_the_death_of_a_master() {
         for node in cluster.nodes() {
             for _ in 0..400 {
                 let info = node.ask(&["INFO", "replication"]).unwrap_or_default();
-                if info.contains("master_link_status:up") || (info.contains("role:master") && info.contains("slave0")) {
+                if info.contains("master_link_status:up")
+                    || (info.contains("role:master") && info.contains("slave0"))
+                {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;

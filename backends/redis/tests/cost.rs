@@ -4,7 +4,9 @@ mod support;
 
 use std::collections::HashMap;
 
-use windlass_core::{At, Backend, Body, Claim, JobId, Kind, NewJob, Nonce, QueueName, Ruling, SessionId, Verdict};
+use windlass_core::{
+    At, Backend, Body, Claim, JobId, Kind, NewJob, Nonce, QueueName, Ruling, SessionId, Verdict,
+};
 use windlass_redis::{RedisBackend, RedisOptions};
 use windlass_servers::Redis;
 
@@ -86,7 +88,8 @@ async fn a_job_costs_few_commands() {
             break;
         }
         ran += claimed.jobs.len();
-        let complete = |job: windlass_core::ClaimedJob| Verdict::new(job.lease, Ruling::Complete { output: None });
+        let complete =
+            |job: windlass_core::ClaimedJob| Verdict::new(job.lease, Ruling::Complete { output: None });
         verdicts = claimed.jobs.into_iter().map(complete).collect();
     }
     assert_eq!(ran, JOBS + 1);

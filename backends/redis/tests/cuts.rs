@@ -1,16 +1,16 @@
 //! A connection that is cut at any byte of a dispatch, a claim or a settle of one job, or falls silent.
 
-mod support;
 #[path = "support/proxy.rs"]
 mod proxy;
+mod support;
 
 use std::time::Duration;
 
 use proxy::{Proxy, Side};
 use windlass_conformance::{complete, draft};
 use windlass_core::{
-    At, Backend, Claim, Effect, ErrorKind, Inspect, Kind, NewJob, Nonce, Pushed, QueueName, SessionId, Settled,
-    StateKind, Verdict,
+    At, Backend, Claim, Effect, ErrorKind, Inspect, Kind, NewJob, Nonce, Pushed, QueueName, SessionId,
+    Settled, StateKind, Verdict,
 };
 use windlass_redis::{RedisBackend, RedisOptions};
 
@@ -85,7 +85,8 @@ impl Bench {
         let claimed = self.truth.claim(&Self::claim(), AT).await.expect("claim").jobs;
         let [run] = &claimed[..] else { panic!("one job to run, not {claimed:?}") };
         assert_eq!((run.body.id, run.lost_leases), (job.body.id, 0));
-        let settled = self.truth.settle(&[Verdict::new(run.lease.clone(), complete())], AT).await.expect("settle");
+        let settled =
+            self.truth.settle(&[Verdict::new(run.lease.clone(), complete())], AT).await.expect("settle");
         assert_eq!(settled, [Settled::Applied(StateKind::Completed)]);
     }
 }
@@ -128,7 +129,10 @@ async fn a_claim_that_is_cut_anywhere_strands_nothing_once_it_is_handed_back() {
             Ok(claimed) => assert_eq!((claimed.jobs.len(), record.state.kind()), (1, StateKind::Running)),
             Err(error) => {
                 let taken = record.state.kind() == StateKind::Running;
-                assert!(error.is_retryable() && (!taken || error.effect() == Effect::Unknown), "{cut:?}: {error}");
+                assert!(
+                    error.is_retryable() && (!taken || error.effect() == Effect::Unknown),
+                    "{cut:?}: {error}"
+                );
             }
         }
         bench.backend.hand_back(claim.session, Some(claim.nonce), AT).await.expect("it heals");
@@ -152,9 +156,14 @@ async fn a_settle_that_is_cut_anywhere_is_applied_once() {
         let record = bench.truth.get(&job.body.job(), AT).await.expect("get").expect("it is stored");
         let applied = record.state.kind() == StateKind::Completed;
         match settled {
-            Ok(answers) => assert_eq!((answers, applied), (vec![Settled::Applied(StateKind::Completed)], true)),
+            Ok(answers) => {
+                assert_eq!((answers, applied), (vec![Settled::Applied(StateKind::Completed)], true))
+            }
             Err(error) => {
-                assert!(error.is_retryable() && (!applied || error.effect() == Effect::Unknown), "{cut:?}: {error}");
+                assert!(
+                    error.is_retryable() && (!applied || error.effect() == Effect::Unknown),
+                    "{cut:?}: {error}"
+                );
             }
         }
         let again = bench.backend.settle(&verdict, AT).await.expect("it heals");

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use windlass_conformance::draft;
 use windlass_core::{
-    At, Backend, Cancelling, Claim, Inspect, Kind, Manage, NewJob, Nonce, OnConflict, QueueName, SessionId, StateKind,
-    Until, Wake,
+    At, Backend, Cancelling, Claim, Inspect, Kind, Manage, NewJob, Nonce, OnConflict, QueueName, SessionId,
+    StateKind, Until, Wake,
 };
 use windlass_redis::RedisBackend;
 
@@ -75,7 +75,9 @@ async fn an_id_that_is_cancelled_deleted_and_pushed_again_runs_once() {
     assert_eq!(ready(&backend).await, 3);
     let mut ran = Vec::new();
     for _ in 0..5 {
-        ran.extend(backend.claim(&claim(2), AT).await.expect("claim").jobs.into_iter().map(|job| job.body.id));
+        ran.extend(
+            backend.claim(&claim(2), AT).await.expect("claim").jobs.into_iter().map(|job| job.body.id),
+        );
     }
     assert_eq!(ran.len(), 3);
     assert_eq!(ran.iter().filter(|id| **id == job.body.id).count(), 1);
@@ -89,13 +91,15 @@ async fn a_sleeper_is_woken_though_a_cancelled_job_stands_in_the_list() {
     backend.push(std::slice::from_ref(&job), AT).await.expect("push");
     cancel(&backend, &job).await;
     let sleeping = backend.clone();
-    let sleeper =
-        tokio::spawn(async move { sleeping.wait(SessionId::random(), &[MAIL], None, Duration::from_secs(20)).await });
+    let sleeper = tokio::spawn(async move {
+        sleeping.wait(SessionId::random(), &[MAIL], None, Duration::from_secs(20)).await
+    });
     // Long enough that it has looked and lies down; that it sleeps cannot be seen from outside.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!sleeper.is_finished(), "there is nothing to do");
     backend.push(&[draft().build()], AT).await.expect("push");
-    let wake = tokio::time::timeout(Duration::from_secs(5), sleeper).await.expect("at once").expect("the sleeper");
+    let wake =
+        tokio::time::timeout(Duration::from_secs(5), sleeper).await.expect("at once").expect("the sleeper");
     assert_eq!(wake.expect("wait"), Wake::Work);
 }
 

@@ -50,7 +50,8 @@ async fn until_it_works<T>(mut verb: impl AsyncFnMut() -> windlass_core::Result<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_outlives_a_killed_server() {
-    let mut server = Redis::start_with(&[("appendonly", "yes"), ("appendfsync", "always")]).expect("a private Redis");
+    let mut server =
+        Redis::start_with(&[("appendonly", "yes"), ("appendfsync", "always")]).expect("a private Redis");
     let backend = support::open(options(&server).durability(Durability::Local)).await;
     let mut acknowledged: Vec<NewJob> = Vec::new();
     for _ in 0..5 {
@@ -102,7 +103,11 @@ async fn a_server_that_stands_still_times_out_and_goes_on() {
     assert_eq!((error.kind(), error.operation()), (ErrorKind::Timeout, "push"), "{error}");
     server.thaw().expect("thaw");
     until_it_works(async || backend.push(std::slice::from_ref(&job), AT).await).await;
-    assert_eq!(backend.claim(&claim(10), AT).await.expect("claim").jobs.len(), 1, "one job, whatever was in doubt");
+    assert_eq!(
+        backend.claim(&claim(10), AT).await.expect("claim").jobs.len(),
+        1,
+        "one job, whatever was in doubt"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,12 +155,16 @@ async fn a_full_server_takes_no_dispatch_and_still_takes_verdicts() {
     let error = backend.push(std::slice::from_ref(&refused), AT).await.expect_err("it is full");
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied), "{error}");
     let verdicts: Vec<_> = runs.into_iter().map(|run| Verdict::new(run.lease, complete())).collect();
-    let (settled, claimed) = backend.settle_and_claim(&verdicts, &claim(50), AT).await.expect("they make room");
+    let (settled, claimed) =
+        backend.settle_and_claim(&verdicts, &claim(50), AT).await.expect("they make room");
     assert!(settled.iter().all(|settled| *settled == Settled::Applied(StateKind::Completed)));
     assert_eq!(claimed.jobs.len(), 50);
     backend.sweep(&Sweep::default(), AT).await.expect("sweep");
     server.ask(&["CONFIG", "SET", "maxmemory", "0"]).expect("room");
-    assert!(backend.get(&refused.body.job(), AT).await.expect("get").is_none(), "what was not applied never appears");
+    assert!(
+        backend.get(&refused.body.job(), AT).await.expect("get").is_none(),
+        "what was not applied never appears"
+    );
     backend.push(&[refused], AT).await.expect("there is room");
 }
 
@@ -195,7 +204,8 @@ async fn a_sleeper_hears_of_work_after_its_connection_was_cut() {
     }
     server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).expect("kill");
     until_it_works(async || backend.push(&[draft().build()], AT).await).await;
-    let wake = tokio::time::timeout(Duration::from_secs(5), sleeper).await.expect("at once").expect("the sleeper");
+    let wake =
+        tokio::time::timeout(Duration::from_secs(5), sleeper).await.expect("at once").expect("the sleeper");
     assert_eq!(wake.expect("wait"), windlass_core::Wake::Work);
 }
 
@@ -214,7 +224,8 @@ async fn a_server_that_cannot_keep_the_promised_durability_is_refused_or_says_so
     let error = refused(options(&server).durability(Durability::Local)).await;
     assert!(error.kind() == ErrorKind::Config && error.to_string().contains("appendonly"), "{error}");
 
-    let patient = options(&server).durability(Durability::Replicated(1)).response_timeout(Duration::from_millis(300));
+    let patient =
+        options(&server).durability(Durability::Replicated(1)).response_timeout(Duration::from_millis(300));
     let backend = support::open(patient).await;
     let job = draft().build();
     let error = backend.push(std::slice::from_ref(&job), AT).await.expect_err("there is no replica");
@@ -238,7 +249,8 @@ async fn a_user_with_the_least_rights_can_do_everything() {
     let server = Redis::start().expect("a private Redis");
     // The line that docs.md gives.
     let documented = include_str!("../docs.md");
-    let line = documented.lines().find(|line| line.starts_with("ACL SETUSER")).expect("docs.md shows the user");
+    let line =
+        documented.lines().find(|line| line.starts_with("ACL SETUSER")).expect("docs.md shows the user");
     let mut words: Vec<&str> = line.split_whitespace().collect();
     let password = words.iter().position(|word| word.starts_with('>')).expect("a password");
     words[password] = ">hunter2";
@@ -262,11 +274,14 @@ async fn a_user_with_the_least_rights_can_do_everything() {
     assert_eq!(backend.queues(AT).await.expect("queues").len(), 2);
     backend.migrate().await.expect("migrate");
     // And nothing else.
-    for forbidden in [&["FLUSHALL"][..], &["KEYS", "*"], &["CONFIG", "SET", "maxmemory", "1"], &["GET", "others"]] {
+    for forbidden in
+        [&["FLUSHALL"][..], &["KEYS", "*"], &["CONFIG", "SET", "maxmemory", "1"], &["GET", "others"]]
+    {
         let client = redis::Client::open(url.as_str()).expect("a URL");
         let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
         let mut command = redis::cmd(forbidden[0]);
-        let answer: redis::RedisResult<redis::Value> = command.arg(&forbidden[1..]).query_async(&mut connection).await;
+        let answer: redis::RedisResult<redis::Value> =
+            command.arg(&forbidden[1..]).query_async(&mut connection).await;
         assert!(answer.is_err(), "{forbidden:?} is allowed");
     }
     let wrong = format!("redis://windlass:wrong@127.0.0.1:{}", server.port());
@@ -300,8 +315,12 @@ async fn a_damaged_body_makes_its_job_dead_and_spares_the_others() {
     let client = redis::Client::open(server.url()).expect("a URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
     let id = &jobs[1].body.id.as_uuid().as_bytes()[..];
-    let mut body: Vec<u8> =
-        redis::cmd("HGET").arg("{windlass:mail}:b").arg(id).query_async(&mut connection).await.expect("a body");
+    let mut body: Vec<u8> = redis::cmd("HGET")
+        .arg("{windlass:mail}:b")
+        .arg(id)
+        .query_async(&mut connection)
+        .await
+        .expect("a body");
     body.truncate(16);
     let set = redis::cmd("HSET").arg("{windlass:mail}:b").arg(id).arg(body).to_owned();
     set.exec_async(&mut connection).await.expect("damaged");

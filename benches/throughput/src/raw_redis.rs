@@ -55,7 +55,8 @@ impl Raw {
     pub(crate) async fn open(url: &str) -> Self {
         let client = redis::Client::open(url).expect("a URL");
         let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.expect("it answers");
+        let mut connection =
+            client.get_multiplexed_async_connection_with_config(&config).await.expect("it answers");
         let mut load = async |source: &str| -> String {
             redis::cmd("SCRIPT").arg("LOAD").arg(source).query_async(&mut connection).await.expect("a script")
         };
@@ -68,7 +69,11 @@ impl Raw {
         command.arg(&self.dispatch).arg(2).arg("{raw}:b").arg("{raw}:w");
         for n in 0..count {
             // Spread, as the library's ids are.
-            command.arg(&(self.next + n as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes()[..]);
+            command.arg(
+                &(self.next + n as u128)
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+                    .to_be_bytes()[..],
+            );
         }
         for _ in 0..count {
             command.arg(&[b'x'; 122][..]);
@@ -116,7 +121,8 @@ impl Raw {
                 command.arg(&id[..]);
             }
             done += held.len();
-            let Value::Array(parts) = self.connection.send_packed_command(&command).await.expect("work") else {
+            let Value::Array(parts) = self.connection.send_packed_command(&command).await.expect("work")
+            else {
                 panic!("no array");
             };
             held.clear();

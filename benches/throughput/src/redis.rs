@@ -59,7 +59,12 @@ pub(crate) fn rows(conditions: &Conditions) -> Vec<(Row, Measure)> {
     for disk in [Disk::Nothing, Disk::EverySecond] {
         for (what, workload, ours, raw) in [
             (What::Dispatch { in_flight: 1 }, "dispatch, 1 in flight", "dispatch 1", Some("raw dispatch 1")),
-            (What::Dispatch { in_flight: 100 }, "dispatch, 100 in flight", "dispatch 100", Some("raw dispatch 100")),
+            (
+                What::Dispatch { in_flight: 100 },
+                "dispatch, 100 in flight",
+                "dispatch 100",
+                Some("raw dispatch 100"),
+            ),
             (What::Bulk, "bulk dispatch of 1,000", "bulk", Some("raw bulk")),
             (What::Drain, "drain", "drain", Some("raw drain")),
             (What::Pickup { percentile: 50 }, "idle pickup p50", "pickup p50", None),
@@ -89,7 +94,10 @@ pub(crate) fn rows(conditions: &Conditions) -> Vec<(Row, Measure)> {
                 rows.push((row, Box::new(measure) as Measure));
             }
             let row = row("windlass", ours, report::locked(crate::LOCK, "windlass"), "worker");
-            rows.push((row, Box::new(move |runtime: &Runtime, settings| measure(runtime, settings, what, disk))));
+            rows.push((
+                row,
+                Box::new(move |runtime: &Runtime, settings| measure(runtime, settings, what, disk)),
+            ));
         }
     }
     rows
