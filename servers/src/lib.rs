@@ -4,7 +4,9 @@
 mod find;
 mod process;
 mod redis;
+mod redis_groups;
 
 pub use find::{Package, find_or_install};
 pub use process::{Process, free_port};
-pub use redis::{Redis, RedisCluster, RedisSentinels};
+pub use redis::Redis;
+pub use redis_groups::{RedisCluster, RedisSentinels};

@@ -31,6 +31,7 @@ pub(crate) struct Source {
 
 const KEYS: &str = include_str!("../lua/keys.lua");
 const JOB: &str = include_str!("../lua/job.lua");
+const ENDING: &str = include_str!("../lua/ending.lua");
 const INSERT: &str = include_str!("../lua/insert.lua");
 
 impl Script {
@@ -54,16 +55,21 @@ impl Script {
 
     fn parts(self) -> &'static [&'static str] {
         match self {
-            Self::Push => &[KEYS, JOB, INSERT, include_str!("../lua/push.lua")],
+            Self::Push => &[KEYS, JOB, ENDING, INSERT, include_str!("../lua/push.lua")],
             Self::PushPlain => &[include_str!("../lua/push_plain.lua")],
-            Self::Work => {
-                &[KEYS, JOB, INSERT, include_str!("../lua/settle.lua"), include_str!("../lua/work.lua")]
-            }
+            Self::Work => &[
+                KEYS,
+                JOB,
+                ENDING,
+                INSERT,
+                include_str!("../lua/settle.lua"),
+                include_str!("../lua/work.lua"),
+            ],
             Self::Extend => &[KEYS, JOB, include_str!("../lua/extend.lua")],
-            Self::HandBack => &[KEYS, JOB, include_str!("../lua/hand_back.lua")],
+            Self::HandBack => &[KEYS, JOB, ENDING, include_str!("../lua/hand_back.lua")],
             Self::Annotate => &[KEYS, JOB, include_str!("../lua/annotate.lua")],
-            Self::Sweep => &[KEYS, JOB, include_str!("../lua/sweep.lua")],
-            Self::Manage => &[KEYS, JOB, include_str!("../lua/manage.lua")],
+            Self::Sweep => &[KEYS, JOB, ENDING, include_str!("../lua/sweep.lua")],
+            Self::Manage => &[KEYS, JOB, ENDING, include_str!("../lua/manage.lua")],
             Self::Outbox => &[KEYS, include_str!("../lua/outbox.lua")],
             Self::Fetch => &[KEYS, include_str!("../lua/fetch.lua")],
             Self::Scan => &[KEYS, include_str!("../lua/scan.lua")],
