@@ -36,6 +36,7 @@ fn tests(long: bool) -> Result<Counts> {
     };
     if long {
         command.env("PROPTEST_CASES", "4096");
+        command.env("WINDLASS_MODEL_RUNS", "1000").env("WINDLASS_SOAK_SECONDS", "120");
     }
     let output = run::watch(&mut command)?;
     let counts =
