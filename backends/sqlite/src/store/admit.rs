@@ -6,8 +6,9 @@
 use sqlx::Row as _;
 use windlass_core::{ConcurrencyLimit, StateKind, Timestamp, WhyScheduled};
 
+use super::Store;
 use super::job::{BLOCKED_BY_LIMIT, BLOCKED_BY_PARENTS, Flags, Job, Line, job_columns, scheduled_number};
-use super::{Lane, Store};
+use super::queues::Lane;
 use crate::error::Step;
 
 impl Store<'_> {

@@ -3,9 +3,10 @@
 use sqlx::Row as _;
 use windlass_core::{QueueName, StateKind, Sweep, Swept};
 
+use super::Store;
 use super::claim::numbers;
-use super::job::{Flags, Job, Line, job_columns};
-use super::{Lane, Store};
+use super::job::{Flags, Job, job_columns};
+use super::queues::Lane;
 use crate::error::Step;
 
 impl Store<'_> {
@@ -122,7 +123,7 @@ impl Store<'_> {
             ] {
                 sqlx::query(sql).bind(plain.clone()).execute(&mut *self.conn).await?;
             }
-            self.tally(lane, state, Line::Main, -count);
+            self.gone(lane, state, count);
         }
         Ok(pruned)
     }
