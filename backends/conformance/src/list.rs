@@ -82,6 +82,7 @@ macro_rules! conformance {
                 a_stale_verdict_changes_nothing_after_anothers_end;
                 a_guessed_nonce_changes_nothing;
                 a_guessed_epoch_changes_nothing;
+                bad_leases_among_good_ones_are_the_only_ones_refused;
                 one_nonce_for_two_claims_does_not_join_their_leases;
                 a_handle_is_not_trusted;
                 a_lease_of_another_queue_changes_nothing;
