@@ -126,6 +126,10 @@ impl Store<'_> {
             && let Some(limit) = &limit
         {
             self.fill_places(job.q, &limit.key).await?;
+            // The first to be let in may be the job itself.
+            if let Some(now) = self.load(job.n).await? {
+                return Ok(now.state);
+            }
         }
         Ok(job.state)
     }
