@@ -4,6 +4,7 @@
 mod bench;
 mod counts;
 mod coverage;
+mod crash;
 mod examples;
 mod lint;
 mod record;
@@ -15,9 +16,9 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask test [--long]
     Everything a change must pass on a machine with only Rust: unit, integration and conformance tests of the whole
-    workspace, doc tests, and every example under a time limit. Uses cargo-nextest where it is installed and
+    workspace, doc tests, every example under a time limit, and a short crash run. Uses cargo-nextest where it is installed and
     `cargo test` where it is not; installs nothing, and starts no server.
-    The last line is `N passed, N failed`, over all three.
+    The last line is `N passed, N failed`, over all four.
     --long   more cases of the same: 4,096 instead of 256 a proptest property, 1,000 instead of 60 histories an engine,
              two minutes instead of four seconds of processes sharing a file
 
@@ -34,6 +35,11 @@ cargo xtask bench [--backend memory|sqlite] [--quick] [--peers] [--json FILE]
     and ratios: in memory the drain of a million jobs (200,000 with --quick), on SQLite dispatch, bulk, drain and pickup with
     200,000 (50,000). --peers adds the peers' program, round about with ours. --json writes a record a line; see
     benches/README.md.
+
+cargo xtask crash [--backend sqlite] [--jobs N] [--kills K] [--seed S] [--json FILE] [--keep]
+    Workers and dispatchers as processes of their own, release builds, killed and frozen K times (12) at random and at
+    named points while they run N jobs (3,000); then every job is accounted for. Fails when one was lost, ended twice, or
+    a verdict was believed that came too late. --keep leaves the data and all that the processes said. See crash/README.md.
 
 cargo xtask help
     This.
@@ -58,6 +64,7 @@ fn main() -> ExitCode {
             Ok(options) => bench::bench(&options),
             Err(why) => return usage(&format!("{why:#}")),
         },
+        ["crash", flags @ ..] => crash::crash(flags),
         [tool @ ("test" | "lint" | "coverage"), rest @ ..] => {
             return usage(&format!("{tool} does not take `{}`", rest.join(" ")));
         }

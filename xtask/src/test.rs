@@ -3,11 +3,16 @@
 use anyhow::{Result, bail, ensure};
 
 use crate::counts::{self, Counts};
-use crate::{examples, run};
+use crate::{crash, examples, run};
 
 /// Runs tests, doc tests and examples; a failure in one does not keep the others from running.
 pub(crate) fn test(long: bool) -> Result<()> {
-    let parts = [("tests", tests(long)?), ("doc tests", doc_tests()?), ("examples", examples::run_all()?)];
+    let parts = [
+        ("tests", tests(long)?),
+        ("doc tests", doc_tests()?),
+        ("examples", examples::run_all()?),
+        ("crash run", crash::short()?),
+    ];
     let mut total = Counts::default();
     println!();
     for (what, part) in parts {
