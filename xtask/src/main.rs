@@ -4,6 +4,7 @@
 mod bench;
 mod counts;
 mod coverage;
+mod crash;
 mod examples;
 mod lint;
 mod record;
@@ -16,9 +17,10 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask test [--long]
     Everything a change must pass on a machine with only Rust: unit, integration and conformance tests of the whole
-    workspace, doc tests, every example under a time limit, and the simulator. Uses cargo-nextest where it is installed and
+    workspace, doc tests, every example under a time limit, the simulator, and a short crash run. Uses cargo-nextest where it
+    is installed and
     `cargo test` where it is not; installs nothing, and starts no server.
-    The last line is `N passed, N failed`, over all four.
+    The last line is `N passed, N failed`, over all five.
     --long   more cases of the same: 4,096 instead of 256 a proptest property, 1,000 instead of 60 histories an engine,
              two minutes instead of four seconds of processes sharing a file, 200,000 instead of 20,000 simulated histories
 
@@ -39,6 +41,11 @@ cargo xtask bench [--backend memory|sqlite] [--quick] [--peers] [--json FILE]
     and ratios: in memory the drain of a million jobs (200,000 with --quick), on SQLite dispatch, bulk, drain and pickup with
     200,000 (50,000). --peers adds the peers' program, round about with ours. --json writes a record a line; see
     benches/README.md.
+
+cargo xtask crash [--backend sqlite] [--jobs N] [--kills K] [--seed S] [--json FILE] [--keep]
+    Workers and dispatchers as processes of their own, release builds, killed and frozen K times (12) at random and at
+    named points while they run N jobs (3,000); then every job is accounted for. Fails when one was lost, ended twice, or
+    a verdict was believed that came too late. --keep leaves the data and all that the processes said. See crash/README.md.
 
 cargo xtask help
     This.
@@ -64,6 +71,7 @@ fn main() -> ExitCode {
             Ok(options) => bench::bench(&options),
             Err(why) => return usage(&format!("{why:#}")),
         },
+        ["crash", flags @ ..] => crash::crash(flags),
         [tool @ ("test" | "lint" | "coverage"), rest @ ..] => {
             return usage(&format!("{tool} does not take `{}`", rest.join(" ")));
         }
