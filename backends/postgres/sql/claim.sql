@@ -3,7 +3,7 @@
 
 -- Takes jobs out of the parked lanes of a queue that these kinds can run: the heads in order, at most `want`.
 create function @schema@.parked_heads(q text, kinds text[], versions integer[], want integer)
-returns table (at tid, id uuid, rank bigint, seq bigint) language plpgsql as $windlass$
+returns table (at tid, id uuid, rank bigint, seq bigint, flags smallint) language plpgsql as $windlass$
 #variable_conflict use_column
 declare
     k record;
@@ -18,7 +18,7 @@ begin
                 order by l.reader limit 1;
             exit when not found;
             return query
-                select l.ctid, l.id, l.rank, l.seq from @schema@.live l
+                select l.ctid, l.id, l.rank, l.seq, l.flags from @schema@.live l
                 where l.queue = q and l.line = 2 and l.lane = k.kind and l.reader = v and l.session is null
                 order by l.rank, l.seq limit want for no key update skip locked;
         end loop;
@@ -29,7 +29,8 @@ $windlass$;
 -- One queue's share of a claim: the rows to take, in order, and (by parking what these kinds cannot run) none of the others.
 -- Returns their places, how much of the bound on parking is left, and whether there is more behind them.
 create function @schema@.pick(
-    q text, kinds text[], versions integer[], want integer, inout aside integer, out places tid[], out more boolean
+    q text, kinds text[], versions integer[], want integer, inout aside integer, out places tid[], out more boolean,
+    out has_keys boolean
 ) language plpgsql as $windlass$
 declare
     has_parked boolean;
@@ -43,6 +44,7 @@ declare
 begin
     places := '{}';
     more := false;
+    has_keys := false;
     perform 1 from @schema@.live l where l.queue = q and l.line = 2 and l.lane = any (kinds) and l.session is null limit 1;
     has_parked := found;
     loop
@@ -57,13 +59,14 @@ begin
         end if;
         if not has_parked then
             select count(*), array_agg(c.at order by c.rank, c.seq) filter (where c.runs),
-                array_agg(c.id order by c.rank, c.seq) filter (where not c.runs), max(array[c.rank, c.seq])
-            into picked, known, strange, latest
+                array_agg(c.id order by c.rank, c.seq) filter (where not c.runs), max(array[c.rank, c.seq]),
+                has_keys or coalesce(bool_or(c.flags & 8 <> 0), false)
+            into picked, known, strange, latest, has_keys
             from (
-                select p.at, p.rank, p.seq, p.id,
+                select p.at, p.rank, p.seq, p.id, p.flags,
                     coalesce(j.min_reader <= versions[array_position(kinds, j.kind)], false) as runs
                 from (
-                    select l.ctid as at, l.id, l.rank, l.seq from @schema@.live l
+                    select l.ctid as at, l.id, l.rank, l.seq, l.flags from @schema@.live l
                     where l.queue = q and l.line = 0 and l.session is null
                         and (cardinality(places) = 0 or l.ctid <> all (places))
                     order by l.rank, l.seq limit wanted for no key update skip locked
@@ -72,21 +75,22 @@ begin
         else
             -- What was moved aside keeps its place in line.
             select count(*), array_agg(c.at order by c.rank, c.seq) filter (where c.runs),
-                array_agg(c.id order by c.rank, c.seq) filter (where not c.runs), max(array[c.rank, c.seq])
-            into picked, known, strange, latest
+                array_agg(c.id order by c.rank, c.seq) filter (where not c.runs), max(array[c.rank, c.seq]),
+                has_keys or coalesce(bool_or(c.flags & 8 <> 0), false)
+            into picked, known, strange, latest, has_keys
             from (
-                select m.at, m.rank, m.seq, m.id,
+                select m.at, m.rank, m.seq, m.id, m.flags,
                     coalesce(j.min_reader <= versions[array_position(kinds, j.kind)], false) as runs
                 from (
                     select * from (
                         select * from (
-                            select l.ctid as at, l.id, l.rank, l.seq from @schema@.live l
+                            select l.ctid as at, l.id, l.rank, l.seq, l.flags from @schema@.live l
                             where l.queue = q and l.line = 0 and l.session is null
                                 and (cardinality(places) = 0 or l.ctid <> all (places))
                             order by l.rank, l.seq limit wanted for no key update skip locked
                         ) ready
                         union all
-                        select h.at, h.id, h.rank, h.seq
+                        select h.at, h.id, h.rank, h.seq, h.flags
                         from @schema@.parked_heads(q, kinds, versions, want) h where h.at <> all (places)
                     ) both_lines
                     order by rank, seq limit wanted
@@ -127,6 +131,34 @@ create function @schema@.park(q text, ids uuid[]) returns void language sql as $
     update @schema@.job j set line = 2 from moved_aside m where j.queue = q and j.id = m.id
 $windlass$;
 
+-- Of the rows that a claim is about to take, those whose key (one that is free at the start) nobody is at just now. A push of
+-- that key may be waiting for this very row: whoever waited for its key here would wait for ever.
+create function @schema@.startable(places tid[]) returns tid[] language plpgsql as $windlass$
+declare
+    r record;
+    busy tid[] := '{}';
+begin
+    for r in
+        select l.ctid as at, l.queue, l.id, j.extras -> 'unique' ->> 'key' as key
+        from unnest(places) u (at) join @schema@.live l on l.ctid = u.at
+        join @schema@.job j on j.queue = l.queue and j.id = l.id
+        where l.flags & 8 <> 0
+    loop
+        perform 1 from @schema@.key y where y.queue = r.queue and y.key = r.key and y.holder = r.id;
+        continue when not found;
+        perform 1 from @schema@.key y where y.queue = r.queue and y.key = r.key and y.holder = r.id
+            for update skip locked;
+        if not found then
+            busy := busy || r.at;
+        end if;
+    end loop;
+    if busy = '{}' then
+        return places;
+    end if;
+    return array(select u.at from unnest(places) with ordinality u (at, ord) where u.at <> all (busy) order by u.ord);
+end
+$windlass$;
+
 -- The claim of a session. The first row answers the verdicts (`settled`) and tells the time, whether there is more and when
 -- the next Scheduled job is due; each further row is a claimed job, in claim order. Cost for a queue with work and without
 -- parked jobs: three index probes, one ordered scan of as many rows as are taken (and of those that run in front of
@@ -154,6 +186,7 @@ declare
     n integer;
     due bigint;
     has_more boolean := false;
+    has_keys boolean := false;
     wake bigint;
 begin
     foreach q in array queues loop
@@ -172,11 +205,12 @@ begin
             order by c.rank, c.seq limit 1;
             if found then
                 suspects := false;
+                has_keys := true;
                 taken := taken + 1;
                 all_places := all_places || first;
             end if;
         end if;
-        select p.aside, p.places, has_more or p.more into aside, places, has_more
+        select p.aside, p.places, has_more or p.more, has_keys or p.has_keys into aside, places, has_more, has_keys
             from @schema@.pick(q, kinds, versions, at_once + ahead - taken, aside) p;
         all_places := all_places || places;
         taken := taken + cardinality(places);
@@ -187,7 +221,10 @@ begin
     return query select answers, clock, has_more, wake, null::text, null::uuid, null::integer, null::bigint, null::smallint,
         null::smallint, null::integer, null::bigint, null::bigint, null::boolean, null::boolean, null::text, null::bytea,
         null::bigint, null::integer, null::integer, null::smallint, null::smallint, null::smallint, null::text;
-    if taken = 0 then
+    if has_keys then
+        all_places := @schema@.startable(all_places);
+    end if;
+    if cardinality(all_places) = 0 then
         return;
     end if;
     return query

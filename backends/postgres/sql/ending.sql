@@ -1,5 +1,6 @@
 -- The end of a job, and all that its end sets free in the same step: the place under a limit, the unique key, the
--- children. Locks are taken in one order everywhere: rows of `live`, then keys, then places.
+-- children. Locks are taken in one order: keys, rows of `live`, places; whoever cannot keep to it (a claim) does not wait.
+-- Where a cascade breaks it all the same, the server finds the circle and the call is sent again.
 
 -- Locks a key's row, made when it is missing.
 create function @schema@.lock_key(q text, k text) returns @schema@.key language plpgsql as $windlass$
@@ -13,6 +14,16 @@ begin
         end if;
         insert into @schema@.key (queue, key) values (q, k) on conflict do nothing;
     end loop;
+end
+$windlass$;
+
+-- Locks the key that a job holds or waits for, before its row is locked. Of a key that is another's nothing is locked: its
+-- holder may be about to change in a transaction that takes its time.
+create function @schema@.lock_own_key(q text, i uuid) returns void language plpgsql as $windlass$
+begin
+    perform 1 from @schema@.job j
+        join @schema@.key y on y.queue = q and y.key = j.extras -> 'unique' ->> 'key' and (y.holder = i or y.next = i)
+        where j.queue = q and j.id = i and j.extras ? 'unique' for update of y;
 end
 $windlass$;
 
@@ -48,7 +59,7 @@ declare
     behind @schema@.live;
 begin
     select j.extras -> 'unique' ->> 'key' into k from @schema@.job j where j.queue = q and j.id = i;
-    -- Whoever holds no key locks none: it may be somebody's who is about to take his time.
+    -- As in `lock_own_key`.
     perform 1 from @schema@.key e where e.queue = q and e.key = k and (e.holder = i or e.next = i);
     if not found then
         return;
@@ -184,6 +195,7 @@ begin
         o := orphans[cardinality(orphans)];
         orphans := orphans[1:cardinality(orphans) - 1];
         bound := bound - 1;
+        perform @schema@.lock_own_key(o.queue, o.id);
         r := @schema@.hold(o.queue, o.id);
         -- It may have been called off meanwhile.
         if r.id is not null and r.session is null and r.line between 4 and 7 then

@@ -6,8 +6,10 @@ create function @schema@.cancel(at_ms bigint, q text, i uuid, why text, forget i
 language plpgsql as $windlass$
 declare
     clock bigint := @schema@.tick(at_ms);
-    r @schema@.live := @schema@.hold(q, i);
+    r @schema@.live;
 begin
+    perform @schema@.lock_own_key(q, i);
+    r := @schema@.hold(q, i);
     if r.id is null then
         answer := coalesce(@schema@.state_at(q, i), -1);
     elsif r.session is not null then

@@ -165,7 +165,7 @@ declare
     policy text := d.extras -> 'unique' ->> 'on_conflict';
     plan integer := 0;
     met uuid;
-    bound record;
+    failed uuid;
     old @schema@.live;
     r @schema@.live;
     due_at bigint := @schema@.due_of(d, now_ms);
@@ -202,8 +202,7 @@ begin
     end if;
     r := @schema@.new_row(d);
     if d.extras ? 'parents' then
-        bound := @schema@.bind_parents(d.queue, d.id);
-        r.waits := bound.waits;
+        select b.waits, b.failed into r.waits, failed from @schema@.bind_parents(d.queue, d.id) b;
     end if;
     if plan in (4, 5) then
         perform @schema@.wait_behind(r, due_at, true);
@@ -213,9 +212,9 @@ begin
         end if;
         perform @schema@.admit(r, due_at, 1, now_ms, null, true);
     end if;
-    if d.extras ? 'parents' and bound.failed is not null then
+    if failed is not null then
         perform @schema@.finish(@schema@.hold(d.queue, d.id), 5, now_ms,
-            'its parent ' || bound.failed || ' did not complete', null, null, null, forget);
+            'its parent ' || failed || ' did not complete', null, null, null, forget);
     end if;
 end
 $windlass$;
@@ -299,7 +298,7 @@ declare
     y @schema@.key;
     plan integer := 0;
     met uuid;
-    bound record;
+    failed uuid;
     was @schema@.live := r;
     behind boolean := false;
 begin
@@ -322,8 +321,7 @@ begin
         end if;
     end if;
     if j.extras ? 'parents' then
-        bound := @schema@.bind_parents(r.queue, r.id);
-        r.waits := bound.waits;
+        select b.waits, b.failed into r.waits, failed from @schema@.bind_parents(r.queue, r.id) b;
         perform @schema@.place_at(was, r);
     end if;
     if behind then
@@ -331,9 +329,9 @@ begin
     else
         perform @schema@.admit(r, r.due, 1, now_ms, 0::smallint, false);
     end if;
-    if j.extras ? 'parents' and bound.failed is not null then
+    if failed is not null then
         perform @schema@.finish(@schema@.hold(r.queue, r.id), 5, now_ms,
-            'its parent ' || bound.failed || ' did not complete', null, null, null, forget);
+            'its parent ' || failed || ' did not complete', null, null, null, forget);
     end if;
 end
 $windlass$;
@@ -364,7 +362,7 @@ end
 $windlass$;
 
 -- Locks, in one order, what a batch of jobs with keys, limits and parents will need.
-create function @schema@.lock_for(drafts @schema@.draft[], now_ms bigint) returns void language plpgsql as $windlass$
+create function @schema@.lock_for(drafts @schema@.draft[]) returns void language plpgsql as $windlass$
 declare
     e record;
 begin
@@ -373,15 +371,6 @@ begin
         from unnest(drafts) d, jsonb_array_elements(d.extras -> 'parents') p where d.extras ? 'parents' order by 1, 2
     loop
         perform @schema@.lock_parent(e.queue, e.id);
-    end loop;
-    for e in
-        select y.queue, coalesce(y.next, y.holder) as id from @schema@.key y
-        join unnest(drafts) d on d.queue = y.queue and d.extras -> 'unique' ->> 'key' = y.key
-        where d.extras -> 'unique' ->> 'on_conflict' = 'supersede' and y.holder is not null order by 1, 2
-    loop
-        if @schema@.state_at(e.queue, e.id) < 3 then
-            perform @schema@.hold(e.queue, e.id);
-        end if;
     end loop;
     for e in
         select distinct d.queue, d.extras -> 'unique' ->> 'key' as key from unnest(drafts) d
@@ -451,7 +440,7 @@ begin
             due_at, extras, ord);
     perform @schema@.check_parents(drafts);
     if not mine then
-        perform @schema@.lock_for(drafts, now_ms);
+        perform @schema@.lock_for(drafts);
     end if;
     foreach d in array drafts loop
         if mine then

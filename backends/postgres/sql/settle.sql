@@ -149,7 +149,16 @@ begin
             return answers;
         end if;
     end if;
-    -- In the order of the rows first, so that two calls over the same rows cannot wait for each other.
+    -- In one order first, so that two calls over the same keys and rows cannot wait for each other.
+    for v in
+        select j.queue, j.id
+        from unnest(queues, lines, ranks, seqs) s (queue, line, rank, seq)
+        join @schema@.live l on l.queue = s.queue and l.line = s.line and l.rank = s.rank and l.seq = s.seq
+        join @schema@.job j on j.queue = l.queue and j.id = l.id
+        where l.flags & 1 <> 0 order by j.queue, j.extras -> 'unique' ->> 'key'
+    loop
+        perform @schema@.lock_own_key(v.queue, v.id);
+    end loop;
     perform 1 from unnest(queues, lines, ranks, seqs) s (queue, line, rank, seq)
         join @schema@.live l on l.queue = s.queue and l.line = s.line and l.rank = s.rank and l.seq = s.seq
         for update of l;
