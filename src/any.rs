@@ -45,13 +45,21 @@ impl fmt::Debug for AnyBackend {
 }
 
 impl Connect for AnyBackend {
-    const SCHEMES: &'static [&'static str] = windlass_memory::MemoryBackend::SCHEMES;
+    const SCHEMES: &'static [&'static str] = &[
+        "memory",
+        #[cfg(feature = "sqlite")]
+        "sqlite",
+    ];
 
     /// Opens the engine that answers to the URL's scheme, among those that were compiled in.
     async fn connect(url: &str) -> Result<Self> {
         let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
         if windlass_memory::MemoryBackend::SCHEMES.contains(&scheme) {
             return Ok(Self::new(windlass_memory::MemoryBackend::connect(url).await?));
+        }
+        #[cfg(feature = "sqlite")]
+        if windlass_sqlite::SqliteBackend::SCHEMES.contains(&scheme) {
+            return Ok(Self::new(windlass_sqlite::SqliteBackend::connect(url).await?));
         }
         // The URL itself may hold a password, so only a well-formed scheme is shown.
         let fine = !scheme.is_empty()

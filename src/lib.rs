@@ -81,6 +81,8 @@ pub use windlass_core::{
 };
 pub use windlass_macros::{Deps, Job, Provide};
 pub use windlass_memory::{MemoryBackend, MemoryOptions, MemoryTransaction};
+#[cfg(feature = "sqlite")]
+pub use windlass_sqlite::{Durability, SqliteBackend, SqliteOptions, SqliteTransaction};
 
 pub use crate::any::{AnyBackend, Engine};
 pub use crate::codec::Codec;

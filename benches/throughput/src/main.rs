@@ -5,9 +5,12 @@
 
 mod bare;
 mod checked;
+mod durable;
 mod memory;
 mod options;
+mod raw_sqlite;
 mod report;
+mod sqlite;
 mod whole;
 
 use std::time::Duration;
@@ -23,6 +26,27 @@ fn main() {
     let options = Options::from_args();
     let settings = options.settings;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    if std::env::var_os("WINDLASS_TRY").is_some() {
+        use windlass::Durability::{Full, Normal};
+        for durability in [Full, Normal] {
+            println!("{durability:?}");
+            if std::env::var_os("WINDLASS_TRY").unwrap() == "drain" {
+                println!("drain      {:9.0}", sqlite::drain(&runtime, settings, durability));
+                continue;
+            }
+            println!("raw 1      {:9.0}", sqlite::raw_dispatch(&runtime, 2_000, 1, durability));
+            println!("dispatch 1 {:9.0}", sqlite::dispatch(&runtime, 2_000, 1, durability));
+            println!("raw 64     {:9.0}", sqlite::raw_dispatch(&runtime, 50_000, 64, durability));
+            println!("dispatch64 {:9.0}", sqlite::dispatch(&runtime, 50_000, 64, durability));
+            println!("raw bulk   {:9.0}", sqlite::raw_bulk(&runtime, settings.jobs, durability));
+            println!("bulk       {:9.0}", sqlite::bulk(&runtime, settings.jobs, durability));
+            println!("raw drain  {:9.0}", sqlite::raw_drain(&runtime, settings, durability));
+            println!("drain      {:9.0}", sqlite::drain(&runtime, settings, durability));
+            println!("pickup     {:?}", sqlite::pickup(&runtime, 100, durability, false));
+            println!("pickup 2   {:?}", sqlite::pickup(&runtime, 100, durability, true));
+        }
+        return;
+    }
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     println!(
         "{} jobs, payload 100 bytes of JSON, concurrency {}, {cores} cores, {} repeats, interleaved",

@@ -36,14 +36,14 @@ impl Handler for Noop {
 }
 
 #[derive(Provide)]
-struct App {
-    runs: Runs,
+pub(crate) struct App {
+    pub(crate) runs: Runs,
 }
 
-pub(crate) async fn fill(queue: &Queue<MemoryBackend>, jobs: usize) {
+pub(crate) async fn fill<B: Backend>(queue: &Queue<B>, jobs: usize) {
     for from in (0..jobs).step_by(10_000) {
         let batch = (from..jobs.min(from + 10_000)).map(Noop::new);
-        queue.dispatch_all(batch).await.expect("memory takes them");
+        queue.dispatch_all(batch).await.expect("the engine takes them");
     }
 }
 

@@ -1,0 +1,127 @@
+//! Upkeep: due jobs, expired leases, retention, windows of unique keys, sessions that are gone.
+
+use sqlx::Row as _;
+use windlass_core::{QueueName, StateKind, Sweep, Swept};
+
+use super::claim::numbers;
+use super::job::{Flags, Job, Line, job_columns};
+use super::{Lane, Store};
+use crate::error::Step;
+
+impl Store<'_> {
+    pub(crate) async fn sweep(&mut self, sweep: Sweep) -> Step<Swept> {
+        let mut swept = Swept::default();
+        self.reclaim_expired(sweep.limit, &mut swept).await?;
+        let (mut promote, mut prune) = (sweep.limit, sweep.limit);
+        for lane in self.all_lanes().await? {
+            let promoted = self.promote(lane, promote).await?;
+            promote -= promoted;
+            swept.promoted += promoted as u64;
+            for kind in [StateKind::Completed, StateKind::Cancelled, StateKind::Dead] {
+                let pruned = self.prune_ended(lane, kind, prune).await?;
+                prune -= pruned;
+                swept.pruned += pruned as u64;
+            }
+            self.drop_windows(lane, sweep.limit).await?;
+        }
+        let reclaimed = swept.reclaimed + swept.cancelled + swept.buried;
+        swept.more = promote == 0 || prune == 0 || reclaimed >= sweep.limit as u64;
+        sqlx::query(
+            "delete from windlass_control as control where not exists (select 1 from windlass_job as job where state = 3 and session = control.session)",
+        )
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(swept)
+    }
+
+    async fn all_lanes(&mut self) -> Step<Vec<Lane>> {
+        let rows = sqlx::query("select name from windlass_queue as queue order by q")
+            .fetch_all(&mut *self.conn)
+            .await?;
+        let mut lanes = Vec::with_capacity(rows.len());
+        for row in &rows {
+            lanes.extend(self.find_lane(&QueueName::new(row.try_get::<&str, _>(0)?)?).await?);
+        }
+        Ok(lanes)
+    }
+
+    async fn reclaim_expired(&mut self, bound: usize, swept: &mut Swept) -> Step<()> {
+        let rows = sqlx::query(concat!(
+            "select ",
+            job_columns!(),
+            " from windlass_job as job where state = 3 and at <= ?1 order by at limit ?2"
+        ))
+        .bind(self.now.as_millis())
+        .bind(i64::try_from(bound).unwrap_or(i64::MAX))
+        .fetch_all(&mut *self.conn)
+        .await?;
+        for row in &rows {
+            match self.reclaim(&Job::of_row(row)?).await? {
+                StateKind::Cancelled => swept.cancelled += 1,
+                StateKind::Dead => swept.buried += 1,
+                _ => swept.reclaimed += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the oldest ends of one sort beyond the count that is kept, then those that are too old.
+    async fn prune_ended(&mut self, lane: Lane, state: StateKind, bound: usize) -> Step<usize> {
+        let keep = self.keep(state);
+        let stored = u64::try_from(self.count(lane, state)).unwrap_or(0);
+        if stored == 0 || bound == 0 {
+            return Ok(0);
+        }
+        let surplus = usize::try_from(stored.saturating_sub(keep.count)).unwrap_or(usize::MAX).min(bound);
+        // Ends are written in the order of time, so those that are too old stand in front as well.
+        let rows = sqlx::query(concat!(
+            "select ",
+            job_columns!(),
+            " from windlass_job as job where state = ?2 and state >= 4 and q = ?1 order by place limit ?3"
+        ))
+        .bind(self.queue(lane).q)
+        .bind(state as i64)
+        .bind(i64::try_from(bound).unwrap_or(i64::MAX))
+        .fetch_all(&mut *self.conn)
+        .await?;
+        let mut plain = Vec::new();
+        let mut pruned = 0;
+        for (at, row) in rows.iter().enumerate() {
+            let job = Job::of_row(row)?;
+            if at >= surplus && job.at.saturating_add(keep.age) > self.now {
+                break;
+            }
+            if job.flags.has(Flags::PARENT | Flags::MORE) {
+                self.prune(lane, &job).await?;
+            } else {
+                plain.push(job.n);
+            }
+            pruned += 1;
+        }
+        if !plain.is_empty() {
+            let count = i64::try_from(plain.len()).unwrap_or(i64::MAX);
+            let plain = numbers(plain.into_iter());
+            for sql in [
+                "delete from windlass_body as body where n in (select value from json_each(?1))",
+                "delete from windlass_job as job where n in (select value from json_each(?1))",
+            ] {
+                sqlx::query(sql).bind(plain.clone()).execute(&mut *self.conn).await?;
+            }
+            self.tally(lane, state, Line::Main, -count);
+        }
+        Ok(pruned)
+    }
+
+    async fn drop_windows(&mut self, lane: Lane, bound: usize) -> Step<()> {
+        sqlx::query(
+            "delete from windlass_unique_key as unique_key where (q, key) in (select q, key from windlass_unique_key as unique_key where q = ?1 and until <= ?2 \
+             and next is null limit ?3)",
+        )
+        .bind(self.queue(lane).q)
+        .bind(self.now.as_millis())
+        .bind(i64::try_from(bound).unwrap_or(i64::MAX))
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(())
+    }
+}
