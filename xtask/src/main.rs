@@ -14,11 +14,11 @@ use std::process::ExitCode;
 
 const HELP: &str = "\
 cargo xtask test [--long]
-    Everything a change must pass on a machine with only Rust: unit, integration and conformance tests of the whole
+    Everything a change must pass: unit, integration and conformance tests of the whole
     workspace, doc tests, and every example under a time limit. Uses cargo-nextest where it is installed and
-    `cargo test` where it is not; installs nothing, and starts no server, since no engine needs one yet.
+    `cargo test` where it is not. Starts a private Postgres for the tests, unless WINDLASS_TEST_POSTGRES_URL names one.
     The last line is `N passed, N failed`, over all three.
-    --long   more cases of the same: 4,096 instead of 256 a proptest property
+    --long   more cases of the same: 4,096 instead of 256 a proptest property, 500 histories of an engine's model
 
 cargo xtask lint
     rustfmt, clippy (whole workspace with all targets; the library with default features), documentation with broken

@@ -29,8 +29,9 @@ begin
     select j.extras, coalesce(j.extras ->> 'on_parent_failure', 'cancel') into strict x, policy
         from @schema@.job j where j.queue = q and j.id = i;
     for p in
-        select distinct on (e ->> 0, e ->> 1) e ->> 0 as queue, (e ->> 1)::uuid as id
-        from jsonb_array_elements(x -> 'parents') e
+        select e.parent ->> 0 as queue, (e.parent ->> 1)::uuid as id
+        from jsonb_array_elements(x -> 'parents') with ordinality e (parent, n)
+        group by 1, 2 order by max(e.n)
     loop
         -- Locked against its end, and against being forgotten: either would miss the child that is bound here.
         perform @schema@.lock_parent(p.queue, p.id);

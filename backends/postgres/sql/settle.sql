@@ -95,8 +95,7 @@ create function @schema@.settle_all(
 declare
     answers smallint[] := array_fill(8::smallint, array[cardinality(ids)]);
     settled integer[];
-    family @schema@.orphaned[];
-    o @schema@.orphaned;
+    parents integer[];
     v record;
     d @schema@.draft;
     answer smallint;
@@ -129,15 +128,10 @@ begin
                 answers[at] := 4;
             end loop;
             -- A statement of its own: a child that was bound while the delete waited for it is seen here.
-            select array_agg(distinct row (c.parent_queue, c.parent, null)::@schema@.orphaned) into family
+            select array_agg(distinct s.ord) into parents
             from unnest(queues, ids, order_given) s (queue, id, ord)
             join @schema@.child c on c.parent_queue = s.queue and c.parent = s.id
             where s.ord = any (settled);
-            if family is not null then
-                foreach o in array family loop
-                    perform @schema@.tell_children(o.queue, o.id, 4::smallint, now_ms);
-                end loop;
-            end if;
             if forget & 1 <> 0 then
                 delete from @schema@.job j using unnest(queues, ids, order_given) s (queue, id, ord)
                     where s.ord = any (settled) and j.queue = s.queue and j.id = s.id;
@@ -145,7 +139,7 @@ begin
                     where s.ord = any (settled) and x.queue = s.queue and x.id = s.id;
             end if;
         end if;
-        if cardinality(settled) = cardinality(ids) then
+        if cardinality(settled) = cardinality(ids) and parents is null then
             return answers;
         end if;
     end if;
@@ -165,8 +159,13 @@ begin
     for v in
         select s.* from unnest(queues, ids, epochs, nonces, order_given, rulings, afters, messages, panicked, outputs, dead)
             as s (queue, id, epoch, nonce, ord, ruling, after_ms, message, panicked, output, dead)
-        where answers[s.ord] = 8 order by s.ord
+        where answers[s.ord] = 8 or s.ord = any (parents) order by s.ord
     loop
+        -- What one verdict lets in enters before what the next one does.
+        if answers[v.ord] = 4 then
+            perform @schema@.tell_children(v.queue, v.id, 4::smallint, now_ms);
+            continue;
+        end if;
         answer := @schema@.settle_one(v.queue, v.id, v.epoch, v.nonce, v.ruling, v.after_ms, v.message, v.panicked, v.output,
             v.dead, now_ms, forget);
         answers[v.ord] := answer;
