@@ -2,4 +2,9 @@
 
 mod common;
 mod conformance;
+mod failures;
+mod flat;
 mod model;
+mod opening;
+mod transactions;
+mod wakeups;
