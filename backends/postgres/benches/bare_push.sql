@@ -4,7 +4,7 @@ with input as materialized (
     insert into bare.job (seq, rank, created_at, id, version, min_reader, max_attempts, line, codec, priority, queue, kind,
         payload)
     select seq, 4, (extract(epoch from clock_timestamp()) * 1000)::bigint, id, 1, 1, 1, 0, 0, 5, 'mail', 'greet', payload
-    from input on conflict do nothing returning seq, id
+    from input returning seq, id
 )
 insert into bare.live (seq, rank, id, epoch, generation, waits, line, flags, attempts, lost, queue)
 select seq, 4, id, 0, 0, 0, 0, 0, 0, 0, 'mail' from stored

@@ -402,7 +402,12 @@ declare
     drafts @schema@.draft[];
     d @schema@.draft;
 begin
-    if not exists (select from unnest(flags) f where f <> 0) then
+    if cardinality(ids) = 0 then
+        return;
+    end if;
+    if not mine and not exists (select from unnest(flags) f where f <> 0) then
+        -- Without ON CONFLICT, whose second record for each row is a twentieth of a job's WAL: of two pushes of one id at the
+        -- same time the later fails as a whole, is sent again and sees the id.
         return query
         with input as materialized (
             select i.*, nextval('@literal@.entry') as seq,
@@ -412,6 +417,10 @@ begin
                 afters, dues, extras) with ordinality
                 as i (id, queue, kind, payload, timeout_ms, version, min_reader, max_attempts, codec, priority, after_ms,
                     due_at, extras, ord)
+        ), news as materialized (
+            select distinct on (i.queue, i.id) i.seq as first from input i
+            where not exists (select from @schema@.job j where j.queue = i.queue and j.id = i.id)
+            order by i.queue, i.id, i.ord
         ), stored as (
             insert into @schema@.job as j (seq, rank, created_at, deadline, id, timeout_ms, version, min_reader,
                 max_attempts, line, codec, priority, queue, kind, payload, extras)
@@ -419,8 +428,7 @@ begin
                 @schema@.deadline_of(i.extras::jsonb, now_ms), i.id, i.timeout_ms, i.version, i.min_reader,
                 i.max_attempts, case when i.due > now_ms then 3 else 0 end, i.codec, i.priority, i.queue, i.kind, i.payload,
                 i.extras::jsonb
-            from input i order by i.ord
-            on conflict do nothing
+            from input i where i.seq in (select n.first from news n) order by i.ord
             returning j.seq, j.rank, j.id, j.line, j.queue
         ), lined as (
             insert into @schema@.live (seq, rank, id, epoch, generation, waits, line, flags, attempts, lost, queue, why)
@@ -429,7 +437,7 @@ begin
             insert into @schema@.moved (n, gone, came, queue)
             select count(*), null, case when s.line = 3 then 1 else 2 end, s.queue from stored s group by s.queue, s.line
         )
-        select case when i.seq in (select s.seq from stored s) then 0 else 1 end::smallint, null::uuid
+        select case when i.seq in (select n.first from news n) then 0 else 1 end::smallint, null::uuid
         from input i order by i.ord;
         return;
     end if;

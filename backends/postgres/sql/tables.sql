@@ -7,6 +7,7 @@
 --
 -- live.line says where a job stands:  0 main line, 1 suspects, 2 parked (Ready, or Running while `session` is set),
 -- 3 Scheduled, 4 Blocked by parents, 5 by a limit, 6 by a key, 7 pushed in a transaction and not looked at yet.
+-- A page of `live` has room for every row's claimed version, which is half as long again: so a claim writes no index.
 -- live.rank orders a line: 9 - priority, or the due time on line 3. live.seq is the entry.
 -- flags: 1 has a unique key, 2 has a limit, 4 is a suspect, 8 frees its key at the first start.
 -- Instants and durations are whole milliseconds.
@@ -65,7 +66,7 @@ create table @schema@.live (
     why smallint,
     reader integer,
     lane text collate "C"
-) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
+) with (fillfactor = 38, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
 create index live_line on @schema@.live (queue, line, rank, seq);
 -- Parked jobs by kind and version, and jobs that wait under a limit by its key.

@@ -35,8 +35,8 @@ pub(crate) fn of_statement(error: sqlx::Error, changes: bool) -> Failure {
             let code = answer.code().unwrap_or_default().into_owned();
             let error = of_answer(&*answer).with_source(sqlx::Error::Database(answer));
             match code.as_str() {
-                // Deadlock, serialization failure: undone as a whole.
-                "40001" | "40P01" => Failure::Again(error),
+                // Deadlock, serialization failure, two pushes of one id at the same time: undone as a whole.
+                "40001" | "40P01" | "23505" => Failure::Again(error),
                 // The backend was ended. It may have been just after the commit.
                 "57P01" | "57P02" | "57P05" | "08000" | "08003" | "08006" | "08P01" => Failure::Final(unknown(error)),
                 _ => Failure::Final(error),
@@ -61,7 +61,7 @@ fn of_answer(answer: &dyn DatabaseError) -> Error {
     let (kind, advice) = match &*code {
         "WL001" => (ErrorKind::Config, ""),
         "WL002" => (ErrorKind::NotFound, ""),
-        "40001" | "40P01" => (ErrorKind::Unavailable, ": it ran into others at the same time; try again"),
+        "40001" | "40P01" | "23505" => (ErrorKind::Unavailable, ": it ran into others at the same time; try again"),
         "57014" => (ErrorKind::Timeout, ": the server's statement timeout is too short, or somebody cancelled it"),
         "55P03" => (ErrorKind::Timeout, ": a lock was not free in time"),
         "25P02" => {

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection, PgConnection};
 use windlass_core::{Error, ErrorKind, Result, Retention};
 
 use crate::PostgresBackend;
 
 /// The schema of a namespace that names none.
 const SCHEMA: &str = "windlass";
+
+/// How long a verb waits for a connection of its own pool, within its time limit.
+const ACQUIRE_MOST: Duration = Duration::from_secs(5);
 
 /// How long a connection may have been idle before it is asked whether it still lives. Asking each time would cost every
 /// verb a second round trip.
@@ -70,7 +74,8 @@ impl PostgresOptions {
     }
 
     /// How long a verb may take in all, waiting for a connection included: 30 s unless told otherwise. One that takes longer
-    /// fails with [`ErrorKind::Timeout`], and its connection is closed.
+    /// fails with [`ErrorKind::Timeout`], and its connection is closed. For a connection alone a verb waits 5 s at most, and
+    /// then fails with [`ErrorKind::Unavailable`].
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -196,21 +201,26 @@ impl PostgresBackend {
         if options.pooler {
             connect = connect.statement_cache_capacity(0);
         }
+        // Once beside the pool, which would try again and again where nobody listens, and not say why it failed.
+        let first = tokio::time::timeout(options.timeout, PgConnection::connect_with(&connect)).await;
+        let first = first.map_err(|_| Error::new(ErrorKind::Connection, "the server does not answer"));
+        let first = first.and_then(|first| first.map_err(crate::error::connecting));
+        let first = first.map_err(|error| error.during(Self::NAME_OF_ENGINE, "connect"))?;
+        // It said what was asked of it; how it ends is of no interest.
+        let _ = first.close().await;
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
-            .acquire_timeout(options.timeout)
+            .acquire_timeout(options.timeout.min(ACQUIRE_MOST))
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
                     if meta.idle_for > ASK_AFTER {
-                        sqlx::Connection::ping(connection).await?;
+                        connection.ping().await?;
                     }
                     Ok(true)
                 })
             })
-            .connect_with(connect)
-            .await
-            .map_err(|error| crate::error::connecting(error).during(Self::NAME_OF_ENGINE, "connect"))?;
+            .connect_lazy_with(connect);
         Ok(Self::assemble(pool, options))
     }
 
