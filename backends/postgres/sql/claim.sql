@@ -172,7 +172,7 @@ create function @schema@.claim(
     created_at bigint, deadline bigint, is_ahead boolean, suspect boolean,
     kind text, payload bytea, timeout_ms bigint, version integer, min_reader integer, max_attempts smallint, codec smallint,
     priority smallint, extras text
-) language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
+) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
 #variable_conflict use_column
 declare
     clock bigint := @schema@.tick(at_ms);
@@ -270,7 +270,7 @@ create function @schema@.settle_and_claim(
     created_at bigint, deadline bigint, is_ahead boolean, suspect boolean,
     kind text, payload bytea, timeout_ms bigint, version integer, min_reader integer, max_attempts smallint, codec smallint,
     priority smallint, extras text
-) language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
+) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
 begin
     return query select * from @schema@.claim(at_ms, in_session, in_nonce, claim_queues, kinds, versions, at_once, ahead,
         suspects, lease_ms, @schema@.settle_all(@schema@.tick(at_ms), forget, queues, ids, epochs, nonces, lines, ranks, seqs,

@@ -17,7 +17,7 @@ left join @schema@.live l
 left join @schema@.detail x on x.queue = j.queue and x.id = j.id;
 
 create function @schema@.get(at_ms bigint, q text, i uuid) returns setof @schema@.record
-language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
 begin
     perform @schema@.tick(at_ms);
     return query select r.* from @schema@.record r where r.queue = q and r.id = i;
@@ -43,7 +43,7 @@ $windlass$;
 create function @schema@.list(
     at_ms bigint, q text, states smallint[], of_kind text, tag text, after_id uuid, after_queue text, bound integer
 ) returns table (passes boolean, is_last boolean, looked bigint, rec @schema@.record)
-language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
 #variable_conflict use_column
 begin
     perform @schema@.tick(at_ms);
@@ -88,7 +88,7 @@ $windlass$;
 create function @schema@.outcomes(at_ms bigint, queues text[], ids uuid[])
 returns table (ord bigint, state smallint, codec smallint, output bytea, reason text, dead_reason smallint, error text,
     panicked boolean)
-language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
 #variable_conflict use_column
 begin
     perform @schema@.tick(at_ms);
@@ -106,7 +106,7 @@ $windlass$;
 -- What there is to do for a session: 0 nothing, 1 work, 2 a cancellation to hear of. `due` is the next due time that the
 -- caller knows of.
 create function @schema@.peek(in_session uuid, queues text[], due bigint) returns integer
-language plpgsql set enable_seqscan = off set jit = off as $windlass$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $windlass$
 declare
     q text;
 begin

@@ -395,14 +395,41 @@ create function @schema@.push(
     ids uuid[], queues text[], kinds text[], payloads bytea[], timeouts bigint[], versions integer[], readers integer[],
     max_attempts smallint[], codecs smallint[], priorities smallint[], flags smallint[], afters bigint[], dues bigint[],
     extras text[], out answer smallint, out other uuid
-) returns setof record language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
+) returns setof record language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
 #variable_conflict use_column
 declare
     now_ms bigint := @schema@.tick(at_ms);
     drafts @schema@.draft[];
     d @schema@.draft;
+    due_ms bigint;
+    number bigint;
+    place smallint;
 begin
     if cardinality(ids) = 0 then
+        return;
+    end if;
+    if not mine and cardinality(ids) = 1 and flags[1] = 0 then
+        -- A lone job: the same writes as four plain statements, which start faster than the one for many.
+        perform 1 from @schema@.job j where j.queue = queues[1] and j.id = ids[1];
+        if found then
+            answer := 1;
+            return next;
+            return;
+        end if;
+        due_ms := case when afters[1] is not null then @schema@.after(now_ms, afters[1]) else coalesce(dues[1], now_ms) end;
+        number := nextval('@literal@.entry');
+        place := case when due_ms > now_ms then 3 else 0 end;
+        insert into @schema@.job (seq, rank, created_at, deadline, id, timeout_ms, version, min_reader, max_attempts, line,
+            codec, priority, queue, kind, payload, extras)
+        values (number, case when place = 3 then due_ms else 9 - priorities[1] end, now_ms,
+            @schema@.deadline_of(extras[1]::jsonb, now_ms), ids[1], timeouts[1], versions[1], readers[1], max_attempts[1],
+            place, codecs[1], priorities[1], queues[1], kinds[1], payloads[1], extras[1]::jsonb);
+        insert into @schema@.live (seq, rank, id, epoch, generation, waits, line, flags, attempts, lost, queue, why)
+        values (number, case when place = 3 then due_ms else 9 - priorities[1] end, ids[1], 0, 0, 0, place, 0, 0, 0,
+            queues[1], case when place = 3 then 1 end);
+        insert into @schema@.moved (n, gone, came, queue) values (1, null, case when place = 3 then 1 else 2 end, queues[1]);
+        answer := 0;
+        return next;
         return;
     end if;
     if not mine and not exists (select from unnest(flags) f where f <> 0) then
@@ -412,15 +439,16 @@ begin
         with input as materialized (
             select i.*, nextval('@literal@.entry') as seq,
                 case when i.after_ms is not null then @schema@.after(now_ms, i.after_ms) else coalesce(i.due_at, now_ms) end
-                    as due
-            from unnest(ids, queues, kinds, payloads, timeouts, versions, readers, max_attempts, codecs, priorities,
-                afters, dues, extras) with ordinality
-                as i (id, queue, kind, payload, timeout_ms, version, min_reader, max_attempts, codec, priority, after_ms,
-                    due_at, extras, ord)
-        ), news as materialized (
-            select distinct on (i.queue, i.id) i.seq as first from input i
-            where not exists (select from @schema@.job j where j.queue = i.queue and j.id = i.id)
-            order by i.queue, i.id, i.ord
+                    as due,
+                i.nth = 1 and not exists (select from @schema@.job j where j.queue = i.queue and j.id = i.id) as is_new
+            from (
+                select u.*, row_number() over (partition by u.queue, u.id order by u.ord) as nth
+                from unnest(ids, queues, kinds, payloads, timeouts, versions, readers, max_attempts, codecs, priorities,
+                    afters, dues, extras) with ordinality
+                    as u (id, queue, kind, payload, timeout_ms, version, min_reader, max_attempts, codec, priority, after_ms,
+                        due_at, extras, ord)
+                order by u.ord
+            ) i
         ), stored as (
             insert into @schema@.job as j (seq, rank, created_at, deadline, id, timeout_ms, version, min_reader,
                 max_attempts, line, codec, priority, queue, kind, payload, extras)
@@ -428,7 +456,7 @@ begin
                 @schema@.deadline_of(i.extras::jsonb, now_ms), i.id, i.timeout_ms, i.version, i.min_reader,
                 i.max_attempts, case when i.due > now_ms then 3 else 0 end, i.codec, i.priority, i.queue, i.kind, i.payload,
                 i.extras::jsonb
-            from input i where i.seq in (select n.first from news n) order by i.ord
+            from input i where i.is_new
             returning j.seq, j.rank, j.id, j.line, j.queue
         ), lined as (
             insert into @schema@.live (seq, rank, id, epoch, generation, waits, line, flags, attempts, lost, queue, why)
@@ -437,8 +465,7 @@ begin
             insert into @schema@.moved (n, gone, came, queue)
             select count(*), null, case when s.line = 3 then 1 else 2 end, s.queue from stored s group by s.queue, s.line
         )
-        select case when i.seq in (select n.first from news n) then 0 else 1 end::smallint, null::uuid
-        from input i order by i.ord;
+        select case when i.is_new then 0 else 1 end::smallint, null::uuid from input i order by i.ord;
         return;
     end if;
     select array_agg(row (i.id, i.queue, i.kind, i.payload, i.timeout_ms, i.version, i.min_reader, i.max_attempts, i.codec,

@@ -199,7 +199,7 @@ create function @schema@.settle(
     queues text[], ids uuid[], epochs integer[], nonces uuid[], lines smallint[], ranks bigint[], seqs bigint[],
     order_given integer[], rulings smallint[], plain boolean[], afters bigint[], messages text[], panicked boolean[],
     outputs bytea[], dead smallint[], riding integer[], drafts @schema@.draft[]
-) returns smallint[] language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
+) returns smallint[] language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
 begin
     return @schema@.settle_all(@schema@.tick(at_ms), forget, queues, ids, epochs, nonces, lines, ranks, seqs, order_given,
         rulings, plain, afters, messages, panicked, outputs, dead, drafts, riding);
@@ -212,7 +212,7 @@ create function @schema@.extend(
     at_ms bigint, in_session uuid, lease_ms bigint,
     queues text[], ids uuid[], epochs integer[], nonces uuid[], lines smallint[], ranks bigint[], seqs bigint[],
     begun boolean[], out ord integer, out answer smallint
-) returns setof record language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
+) returns setof record language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
 #variable_conflict use_column
 declare
     clock bigint := @schema@.tick(at_ms);

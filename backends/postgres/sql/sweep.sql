@@ -89,7 +89,7 @@ $windlass$;
 
 -- Hands back what a session holds, of one claim or of all: at most `bound` jobs.
 create function @schema@.hand_back(at_ms bigint, in_session uuid, in_nonce uuid, forget integer, bound integer)
-returns integer language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
+returns integer language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
 declare
     clock bigint := @schema@.tick(at_ms);
     g record;
@@ -200,7 +200,7 @@ $windlass$;
 create function @schema@.sweep(
     at_ms bigint, bound integer, forgets integer, counts bigint[], ages bigint[],
     out promoted bigint, out reclaimed bigint, out cancelled bigint, out buried bigint, out pruned bigint, out more boolean
-) language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
+) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
 #variable_conflict use_column
 declare
     clock bigint := @schema@.tick(at_ms);
