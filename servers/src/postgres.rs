@@ -74,7 +74,14 @@ impl Postgres {
         let mut server = Self { programs, folder, port: free_port()?, owner, process: None };
         let made = server
             .command("initdb")
-            .args(["--username=windlass", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "--pgdata"])
+            .args([
+                "--username=windlass",
+                "--auth=trust",
+                "--no-sync",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--pgdata",
+            ])
             .arg(server.data())
             .stdin(Stdio::null())
             .output()
@@ -129,7 +136,9 @@ impl Postgres {
     /// What it logged since its last start.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read(self.log_file()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        std::fs::read(self.log_file())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// Ends it as an administrator would (a fast shutdown: clients are cut off, what they had committed is kept).
@@ -164,7 +173,8 @@ impl Postgres {
         }
         // The next start refuses while one of them is still there.
         let mut waited = Duration::ZERO;
-        while children.iter().any(|child| Path::new(&format!("/proc/{child}")).exists()) && waited < STOP_MOST {
+        while children.iter().any(|child| Path::new(&format!("/proc/{child}")).exists()) && waited < STOP_MOST
+        {
             std::thread::sleep(LOOK_EVERY);
             waited += LOOK_EVERY;
         }
@@ -255,7 +265,10 @@ fn owner() -> Result<Option<Owner>> {
         let mut fields = line.split(':').skip(2);
         Some(Owner { user: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
     };
-    number("postgres").or_else(|| number("nobody")).map(Some).context("no user `postgres` or `nobody` to run Postgres as")
+    number("postgres")
+        .or_else(|| number("nobody"))
+        .map(Some)
+        .context("no user `postgres` or `nobody` to run Postgres as")
 }
 
 /// The processes that a process has started. Postgres gives each a process group of its own, so signals do not reach them

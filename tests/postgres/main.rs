@@ -87,7 +87,11 @@ impl Handler for Charge {
     type Deps = (Queue<PostgresBackend>, Arc<str>);
     type Error = Fault;
 
-    async fn handle(Self { order }: Self, (queue, table): Self::Deps, cx: &mut Context) -> Result<Outcome, Fault> {
+    async fn handle(
+        Self { order }: Self,
+        (queue, table): Self::Deps,
+        cx: &mut Context,
+    ) -> Result<Outcome, Fault> {
         let mut tx = queue.backend().pool().begin().await.map_err(Fault::retry)?;
         write(&mut tx, &table, order).await?;
         queue.dispatch(SendReceipt { order }).within(&mut tx).await?;
@@ -133,11 +137,8 @@ async fn effects_and_completion_happen_together_exactly_once() {
     for order in 0..ORDERS {
         world.queue.dispatch(Charge { order }).await.unwrap();
     }
-    let app = App {
-        queue: world.queue.clone(),
-        table: world.table.as_str().into(),
-        receipts: Arc::default(),
-    };
+    let app =
+        App { queue: world.queue.clone(), table: world.table.as_str().into(), receipts: Arc::default() };
     let worker = || {
         Worker::new(world.queue.clone(), registry(app.clone()))
             .queues(["billing", "mail"])

@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 use windlass_core::{
-    At, Backend, Body, Claim, JobId, Kind, Migrate, NewJob, Nonce, QueueName, Retention, Ruling, SessionId, Settled,
-    StateKind, Verdict,
+    At, Backend, Body, Claim, JobId, Kind, Migrate, NewJob, Nonce, QueueName, Retention, Ruling, SessionId,
+    Settled, StateKind, Verdict,
 };
 use windlass_postgres::sqlx::{self, PgPool, Row};
 use windlass_postgres::{PostgresBackend, PostgresOptions};
@@ -31,7 +31,9 @@ fn queue() -> QueueName {
 
 fn jobs(count: usize) -> Vec<NewJob> {
     (0..count)
-        .map(|_| NewJob::new(Body::new(JobId::fresh(), queue(), Kind::from_static("greet"), vec![b'x'; PAYLOAD])))
+        .map(|_| {
+            NewJob::new(Body::new(JobId::fresh(), queue(), Kind::from_static("greet"), vec![b'x'; PAYLOAD]))
+        })
         .collect()
 }
 
@@ -51,7 +53,12 @@ impl Program {
             Self::Bare(pool) => {
                 let ids: Vec<Uuid> = jobs.iter().map(|job| *job.body.id.as_uuid()).collect();
                 let payloads: Vec<&[u8]> = jobs.iter().map(|job| &*job.body.payload).collect();
-                sqlx::query(include_str!("bare_push.sql")).bind(ids).bind(payloads).execute(pool).await.expect("push");
+                sqlx::query(include_str!("bare_push.sql"))
+                    .bind(ids)
+                    .bind(payloads)
+                    .execute(pool)
+                    .await
+                    .expect("push");
             }
         }
     }
@@ -74,8 +81,10 @@ impl Program {
                         suspects: true,
                         lease: Duration::from_secs(30),
                     };
-                    let (settled, claimed) =
-                        backend.settle_and_claim(&verdicts, &claim, At::Server).await.expect("settle and claim");
+                    let (settled, claimed) = backend
+                        .settle_and_claim(&verdicts, &claim, At::Server)
+                        .await
+                        .expect("settle and claim");
                     assert!(settled.iter().all(|settled| *settled == Settled::Applied(StateKind::Completed)));
                     if claimed.jobs.is_empty() {
                         return ran;
@@ -196,7 +205,10 @@ fn summary(rates: &mut [f64]) -> (f64, String) {
 
 /// WAL bytes so far.
 async fn wal(pool: &PgPool) -> i64 {
-    sqlx::query_scalar("select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::int8").fetch_one(pool).await.expect("lsn")
+    sqlx::query_scalar("select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::int8")
+        .fetch_one(pool)
+        .await
+        .expect("lsn")
 }
 
 /// Index entries so far: those of inserted rows, and of rows that moved to where their index entries do not reach.
@@ -213,14 +225,23 @@ async fn index_entries(pool: &PgPool) -> i64 {
 
 fn main() {
     let words: Vec<String> = std::env::args().collect();
-    let after = |name: &str| words.iter().position(|word| word == name).and_then(|at| words.get(at + 1)?.parse().ok());
+    let after = |name: &str| {
+        words.iter().position(|word| word == name).and_then(|at| words.get(at + 1)?.parse().ok())
+    };
     let count: usize = after("--jobs").unwrap_or(100_000);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(compare(count));
 }
 
 async fn compare(count: usize) {
-    let settings = PostgresSettings { durable: true, others: vec![("shared_buffers", "1GB".to_owned()), ("max_wal_size", "8GB".to_owned()), ("checkpoint_timeout", "30min".to_owned())] };
+    let settings = PostgresSettings {
+        durable: true,
+        others: vec![
+            ("shared_buffers", "1GB".to_owned()),
+            ("max_wal_size", "8GB".to_owned()),
+            ("checkpoint_timeout", "30min".to_owned()),
+        ],
+    };
     let server = Postgres::start_with(&settings).expect("a server");
     let keep = windlass_core::Keep::new(u64::MAX, Duration::from_secs(86_400));
     let retention = Retention { completed: keep, cancelled: keep, dead: keep };
@@ -228,7 +249,8 @@ async fn compare(count: usize) {
     let backend = PostgresBackend::connect_with(&server.url(), options).await.expect("connect");
     backend.migrate().await.expect("migrate");
     let pool = backend.pool().clone();
-    let version: String = sqlx::query_scalar("show server_version").fetch_one(&pool).await.expect("a version");
+    let version: String =
+        sqlx::query_scalar("show server_version").fetch_one(&pool).await.expect("a version");
     sqlx::raw_sql(include_str!("bare_tables.sql")).execute(&pool).await.expect("tables");
     println!(
         "Postgres {version}, fsync on, sqlx 0.9, {count} jobs of {PAYLOAD} bytes, history kept, {DRAINERS} drainers with batches \
@@ -259,12 +281,20 @@ async fn compare(count: usize) {
             drain(program, few + many).await;
         }
     }
-    for (at, what) in ["bulk dispatch", "drain", "single dispatch, 1 at a time", "single dispatch, 64 at a time"].iter().enumerate() {
+    for (at, what) in
+        ["bulk dispatch", "drain", "single dispatch, 1 at a time", "single dispatch, 64 at a time"]
+            .iter()
+            .enumerate()
+    {
         let (ours, shown) = summary(&mut figures[0][at]);
         let (bare, limit) = summary(&mut figures[1][at]);
         println!("{what:<30} windlass {shown:<32} bare {limit:<32} ratio {:.2}", ours / bare);
     }
     for (bytes, entries) in costs {
-        println!("a completed job: {bytes} bytes of WAL, {}.{:02} index entries", entries / 100, entries % 100);
+        println!(
+            "a completed job: {bytes} bytes of WAL, {}.{:02} index entries",
+            entries / 100,
+            entries % 100
+        );
     }
 }

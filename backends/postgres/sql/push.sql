@@ -85,7 +85,7 @@ declare
 begin
     r.id := d.id;
     r.queue := d.queue;
-    r.flags := d.flags;
+    r.flags := d.flags & 15;
     r.epoch := 0;
     r.generation := 0;
     r.waits := 0;
@@ -389,7 +389,8 @@ end
 $windlass$;
 
 -- Takes jobs in, all or none, in this order; one answer each. `mine` says whether the transaction is the caller's.
--- Jobs without key, limit and parents (flags 0) go in as one statement: two rows and two index entries each.
+-- Jobs without key, limit and parents (flags 0) go in as one statement: two rows and two index entries each. No two of them
+-- have one id: the caller marks a repeat within its batch with a flag.
 create function @schema@.push(
     at_ms bigint, mine boolean, forget integer,
     ids uuid[], queues text[], kinds text[], payloads bytea[], timeouts bigint[], versions integer[], readers integer[],
@@ -440,15 +441,11 @@ begin
             select i.*, nextval('@literal@.entry') as seq,
                 case when i.after_ms is not null then @schema@.after(now_ms, i.after_ms) else coalesce(i.due_at, now_ms) end
                     as due,
-                i.nth = 1 and not exists (select from @schema@.job j where j.queue = i.queue and j.id = i.id) as is_new
-            from (
-                select u.*, row_number() over (partition by u.queue, u.id order by u.ord) as nth
-                from unnest(ids, queues, kinds, payloads, timeouts, versions, readers, max_attempts, codecs, priorities,
-                    afters, dues, extras) with ordinality
-                    as u (id, queue, kind, payload, timeout_ms, version, min_reader, max_attempts, codec, priority, after_ms,
-                        due_at, extras, ord)
-                order by u.ord
-            ) i
+                not exists (select from @schema@.job j where j.queue = i.queue and j.id = i.id) as is_new
+            from unnest(ids, queues, kinds, payloads, timeouts, versions, readers, max_attempts, codecs, priorities,
+                afters, dues, extras) with ordinality
+                as i (id, queue, kind, payload, timeout_ms, version, min_reader, max_attempts, codec, priority, after_ms,
+                    due_at, extras, ord)
         ), stored as (
             insert into @schema@.job as j (seq, rank, created_at, deadline, id, timeout_ms, version, min_reader,
                 max_attempts, line, codec, priority, queue, kind, payload, extras)

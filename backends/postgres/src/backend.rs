@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use windlass_core::limits::BATCH_MAX;
 use windlass_core::{
-    At, Backend, Capabilities, Claim, Claimed, Connect, Error, Filter, Finished, Held, JobRef, Kept, NewJob, Nonce, Note,
-    Pushed, QueueName, Result, Retention, SessionId, Settled, Sweep, Swept, Timestamp, Verdict, Wake,
+    At, Backend, Capabilities, Claim, Claimed, Connect, Error, Filter, Finished, Held, JobRef, Kept, NewJob,
+    Nonce, Note, Pushed, QueueName, Result, Retention, SessionId, Settled, Sweep, Swept, Timestamp, Verdict,
+    Wake,
 };
 
 use crate::PostgresOptions;
@@ -22,7 +23,7 @@ use crate::jobs::{Asked, Jobs, millis};
 use crate::rows::{self, column};
 use crate::statements::{SchemaName, Statements};
 use crate::verdicts::{self, Leases, Verdicts, epoch, nonce, same_length};
-use crate::wake::{Event, Wakes};
+use crate::wake::{Event, Pace, Wakes};
 
 /// How often somebody who waits for an outcome looks, at first and at most. Ends in this process are heard of at once.
 const LOOK_FIRST: Duration = Duration::from_millis(5);
@@ -104,7 +105,8 @@ struct Asking<'a> {
 
 impl<'a> Asking<'a> {
     fn new(claim: &'a Claim) -> Self {
-        let (kinds, versions) = claim.kinds.iter().map(|(kind, version)| (kind.as_str(), i32::from(version))).unzip();
+        let (kinds, versions) =
+            claim.kinds.iter().map(|(kind, version)| (kind.as_str(), i32::from(version))).unzip();
         let mut queues: Vec<&str> = Vec::with_capacity(claim.queues.len());
         for queue in &claim.queues {
             // A queue that is named twice is looked in once: its rows are locked by the first look.
@@ -133,7 +135,9 @@ impl<'a> Asking<'a> {
 /// The first row of a claim's answer and the jobs after it.
 fn claimed(rows: &[PgRow], claim: &Claim) -> Result<(Option<Vec<i16>>, Claimed)> {
     let Some((head, jobs)) = rows.split_first() else {
-        return Err(Error::new(windlass_core::ErrorKind::Decode, "a claim without an answer").effect_unknown());
+        return Err(
+            Error::new(windlass_core::ErrorKind::Decode, "a claim without an answer").effect_unknown()
+        );
     };
     let claimed = Claimed {
         jobs: jobs.iter().map(|row| rows::claimed(row, claim.nonce)).collect::<Result<_>>()?,
@@ -259,7 +263,10 @@ impl Backend for PostgresBackend {
     async fn extend(&self, session: SessionId, held: &[Held], lease: Duration, at: At) -> Result<Vec<Kept>> {
         Claim::validate_lease(lease)?;
         if held.len() > BATCH_MAX {
-            return Err(Error::invalid(format!("extend of {} jobs in one call: at most {BATCH_MAX}", held.len())));
+            return Err(Error::invalid(format!(
+                "extend of {} jobs in one call: at most {BATCH_MAX}",
+                held.len()
+            )));
         }
         // One row cannot be changed twice by one statement: a lease that is named twice is asked about once.
         let mut numbers: HashMap<&windlass_core::Lease, usize> = HashMap::with_capacity(held.len());
@@ -356,14 +363,17 @@ impl Backend for PostgresBackend {
             })
             .await?;
         same_length(notes.len(), rows.len())?;
-        rows.iter().map(|row| row.try_get(0).map_err(|_| Error::new(windlass_core::ErrorKind::Decode, "no answer"))).collect()
+        rows.iter()
+            .map(|row| row.try_get(0).map_err(|_| Error::new(windlass_core::ErrorKind::Decode, "no answer")))
+            .collect()
     }
 
     async fn sweep(&self, sweep: &Sweep, at: At) -> Result<Swept> {
         Filter::validate_page(sweep.limit)?;
         let Retention { completed, cancelled, dead } = self.shared.options.retention;
         let keeps = [completed, cancelled, dead];
-        let counts: Vec<i64> = keeps.iter().map(|keep| i64::try_from(keep.count).unwrap_or(i64::MAX)).collect();
+        let counts: Vec<i64> =
+            keeps.iter().map(|keep| i64::try_from(keep.count).unwrap_or(i64::MAX)).collect();
         let ages: Vec<i64> = keeps.iter().map(|keep| millis(keep.age)).collect();
         let (at, forget) = (instant(at), self.forget());
         let bound = i32::try_from(sweep.limit).unwrap_or(i32::MAX);
@@ -425,7 +435,7 @@ impl Backend for PostgresBackend {
     ) -> Result<Wake> {
         let deadline = Instant::now() + max;
         self.shared.wakes.listen();
-        let mut pace = self.shared.wakes.pace();
+        let mut pace = Pace::new();
         loop {
             let mut bell = self.shared.wakes.subscribe();
             match self.peek(session, queues, due).await? {
@@ -447,8 +457,11 @@ impl Backend for PostgresBackend {
 
     async fn now(&self, at: At) -> Result<Timestamp> {
         let at = instant(at);
-        let row =
-            self.shared.caller.row(Operation::read("now"), &self.shared.sql.now, |query| query.bind(at)).await?;
+        let row = self
+            .shared
+            .caller
+            .row(Operation::read("now"), &self.shared.sql.now, |query| query.bind(at))
+            .await?;
         row.try_get(0)
             .map(Timestamp::from_millis)
             .map_err(|_| Error::new(windlass_core::ErrorKind::Decode, "no time in the answer"))
@@ -465,7 +478,9 @@ impl PostgresBackend {
         let look = tokio::spawn(async move {
             shared
                 .caller
-                .row(Operation::read("wait"), &shared.sql.peek, |query| query.bind(session).bind(&queues).bind(due))
+                .row(Operation::read("wait"), &shared.sql.peek, |query| {
+                    query.bind(session).bind(&queues).bind(due)
+                })
                 .await
         });
         let row = look.await.map_err(|_| {

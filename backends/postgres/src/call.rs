@@ -87,7 +87,8 @@ impl Caller {
     ) -> Result<PgRow> {
         let rows = self.rows(operation, sql, bind).await?;
         rows.into_iter().next().ok_or_else(|| {
-            Error::new(ErrorKind::Decode, "the server answered with no row").during("postgres", operation.name)
+            Error::new(ErrorKind::Decode, "the server answered with no row")
+                .during("postgres", operation.name)
         })
     }
 

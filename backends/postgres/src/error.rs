@@ -38,20 +38,27 @@ pub(crate) fn of_statement(error: sqlx::Error, changes: bool) -> Failure {
                 // Deadlock, serialization failure, two pushes of one id at the same time: undone as a whole.
                 "40001" | "40P01" | "23505" => Failure::Again(error),
                 // The backend was ended. It may have been just after the commit.
-                "57P01" | "57P02" | "57P05" | "08000" | "08003" | "08006" | "08P01" => Failure::Final(unknown(error)),
+                "57P01" | "57P02" | "57P05" | "08000" | "08003" | "08006" | "08P01" => {
+                    Failure::Final(unknown(error))
+                }
                 _ => Failure::Final(error),
             }
         }
-        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Failure::Final(unknown(
-            Error::new(ErrorKind::Connection, "the connection broke while the server was asked").with_source(error),
-        )),
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+            Failure::Final(unknown(
+                Error::new(ErrorKind::Connection, "the connection broke while the server was asked")
+                    .with_source(error),
+            ))
+        }
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
             Failure::Final(unknown(
                 Error::new(ErrorKind::Decode, "the answer of the server cannot be read").with_source(error),
             ))
         }
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Failure::Final(connecting(error)),
-        _ => Failure::Final(unknown(Error::new(ErrorKind::Unexpected, "the driver failed").with_source(error))),
+        _ => {
+            Failure::Final(unknown(Error::new(ErrorKind::Unexpected, "the driver failed").with_source(error)))
+        }
     }
 }
 
@@ -59,20 +66,23 @@ pub(crate) fn of_statement(error: sqlx::Error, changes: bool) -> Failure {
 fn of_answer(answer: &dyn DatabaseError) -> Error {
     let code = answer.code().unwrap_or_default();
     let (kind, advice) = match &*code {
-        "WL001" => (ErrorKind::Config, ""),
         "WL002" => (ErrorKind::NotFound, ""),
-        "40001" | "40P01" | "23505" => (ErrorKind::Unavailable, ": it ran into others at the same time; try again"),
-        "57014" => (ErrorKind::Timeout, ": the server's statement timeout is too short, or somebody cancelled it"),
-        "55P03" => (ErrorKind::Timeout, ": a lock was not free in time"),
-        "25P02" => {
-            (ErrorKind::WrongState, ": an earlier statement of this transaction failed; roll it back")
+        "40001" | "40P01" | "23505" => {
+            (ErrorKind::Unavailable, ": it ran into others at the same time; try again")
         }
-        "25006" => (ErrorKind::Unavailable, ": the server takes no writes, as a standby or while failing over"),
+        "57014" => {
+            (ErrorKind::Timeout, ": the server's statement timeout is too short, or somebody cancelled it")
+        }
+        "55P03" => (ErrorKind::Timeout, ": a lock was not free in time"),
+        "25P02" => (ErrorKind::WrongState, ": an earlier statement of this transaction failed; roll it back"),
+        "25006" => {
+            (ErrorKind::Unavailable, ": the server takes no writes, as a standby or while failing over")
+        }
         "3F000" | "42P01" | "42883" | "42704" => {
             (ErrorKind::Config, ": the namespace is not there or not up to date; run `migrate`")
         }
         "42501" => (ErrorKind::Config, ": the role lacks a grant; see the engine's page on roles"),
-        "28000" | "28P01" | "3D000" => (ErrorKind::Config, ""),
+        "WL001" | "28000" | "28P01" | "3D000" => (ErrorKind::Config, ""),
         code if code.starts_with("53") => (ErrorKind::Unavailable, ": the server is out of a resource"),
         "57P03" => (ErrorKind::Unavailable, ": the server is starting or stopping"),
         code if code.starts_with("57P") || code.starts_with("08") => {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 use windlass_core::{
-    ConcurrencyLimit, Due, Extras, JobId, JobRef, OnConflict, ParentFailure, QueueName, Timestamp, Unique, Until,
+    ConcurrencyLimit, Due, Extras, JobId, JobRef, OnConflict, ParentFailure, QueueName, Timestamp, Unique,
+    Until,
 };
 
 /// Nanoseconds of a duration the contract allows: a hundred years fit into 63 bits.
@@ -43,7 +44,8 @@ pub(crate) fn encode(extras: &Extras) -> String {
         object.insert("limit".to_owned(), json!({"key": key, "at_most": at_most}));
     }
     if !parents.is_empty() {
-        let parents: Vec<_> = parents.iter().map(|parent| json!([parent.queue.as_str(), parent.id.as_uuid()])).collect();
+        let parents: Vec<_> =
+            parents.iter().map(|parent| json!([parent.queue.as_str(), parent.id.as_uuid()])).collect();
         object.insert("parents".to_owned(), Value::Array(parents));
     }
     match on_parent_failure {
@@ -67,7 +69,8 @@ pub(crate) fn decode(text: &str) -> Option<Extras> {
     let value: Value = serde_json::from_str(text).ok()?;
     let mut extras = Extras::default();
     if let Some(tags) = value.get("tags") {
-        extras.tags = tags.as_array()?.iter().map(|tag| Some(tag.as_str()?.to_owned())).collect::<Option<_>>()?;
+        extras.tags =
+            tags.as_array()?.iter().map(|tag| Some(tag.as_str()?.to_owned())).collect::<Option<_>>()?;
     }
     if let Some(metadata) = value.get("metadata") {
         let pairs = metadata.as_object()?.iter();
@@ -131,7 +134,8 @@ mod tests {
 
     #[test]
     fn everything_comes_back_as_it_was() {
-        let unique = |until| Some(Unique { key: "k \"\u{1}❄".to_owned(), on_conflict: OnConflict::QueueOne, until });
+        let unique =
+            |until| Some(Unique { key: "k \"\u{1}❄".to_owned(), on_conflict: OnConflict::QueueOne, until });
         let parent = JobRef::new(QueueName::from_static("mail"), JobId::fresh());
         let full = Extras {
             tags: vec!["vip".to_owned(), "été".to_owned()],
@@ -151,7 +155,13 @@ mod tests {
         for extras in others.into_iter().chain([full]) {
             assert_eq!(decode(&encode(&extras)), Some(extras));
         }
-        for bad in ["", "[]3", r#"{"tags": 3}"#, r#"{"on_parent_failure": "cry"}"#, r#"{"parents": [["mail", "7"]]}"#] {
+        for bad in [
+            "",
+            "[]3",
+            r#"{"tags": 3}"#,
+            r#"{"on_parent_failure": "cry"}"#,
+            r#"{"parents": [["mail", "7"]]}"#,
+        ] {
             assert_eq!(decode(bad), None, "{bad}");
         }
     }

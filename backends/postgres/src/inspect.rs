@@ -31,7 +31,8 @@ impl Inspect for PostgresBackend {
         let states: Vec<i16> = filter.states.iter().map(|state| *state as i16).collect();
         let kind = filter.kind.as_ref().map(|kind| kind.as_str().to_owned());
         // With nothing to leave out, no more is looked at than is shown.
-        let bound = if states.is_empty() && kind.is_none() && filter.tag.is_none() { limit } else { PAGE_MAX };
+        let bound =
+            if states.is_empty() && kind.is_none() && filter.tag.is_none() { limit } else { PAGE_MAX };
         let at = instant(at);
         let rows = self
             .shared
@@ -70,8 +71,11 @@ impl Inspect for PostgresBackend {
 
     async fn queues(&self, at: At) -> Result<Vec<QueueInfo>> {
         let at = instant(at);
-        let rows =
-            self.shared.caller.rows(Operation::read("queues"), &self.shared.sql.queues, |query| query.bind(at)).await?;
+        let rows = self
+            .shared
+            .caller
+            .rows(Operation::read("queues"), &self.shared.sql.queues, |query| query.bind(at))
+            .await?;
         rows.iter()
             .map(|row| {
                 let name = QueueName::new(column::<&str>(row, "queue")?)?;

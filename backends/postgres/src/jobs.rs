@@ -1,5 +1,7 @@
 //! A batch of jobs as columns: one array a field, so that any number of jobs is one statement.
 
+use std::collections::HashSet;
+
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
@@ -15,6 +17,8 @@ mod flag {
     pub(super) const KEY_UNTIL_START: i16 = 8;
     /// Not stored: only tells the functions that this is no plain job.
     pub(super) const PARENTS: i16 = 16;
+    /// Neither: this job stands earlier in the batch.
+    pub(super) const REPEAT: i16 = 32;
 }
 
 #[derive(Default)]
@@ -41,8 +45,14 @@ pub(crate) type Asked<'q> = Query<'q, Postgres, PgArguments>;
 impl<'a> Jobs<'a> {
     pub(crate) fn new(jobs: impl IntoIterator<Item = &'a NewJob>) -> Self {
         let mut columns = Self::default();
+        let mut seen = HashSet::new();
         for job in jobs {
             columns.add(&job.body, job.due);
+            if !seen.insert((job.body.id, job.body.queue.as_str()))
+                && let Some(flags) = columns.flags.last_mut()
+            {
+                *flags |= flag::REPEAT;
+            }
         }
         columns
     }

@@ -12,7 +12,9 @@ const MIGRATIONS: [Migration; 1] = [Migration { version: 1, name: "tables and fu
 
 fn failed(error: sqlx::Error) -> Error {
     match of_statement(error, true) {
-        Failure::Again(error) | Failure::Final(error) => error.during(PostgresBackend::NAME_OF_ENGINE, "migrate"),
+        Failure::Again(error) | Failure::Final(error) => {
+            error.during(PostgresBackend::NAME_OF_ENGINE, "migrate")
+        }
     }
 }
 
@@ -20,18 +22,21 @@ impl PostgresBackend {
     /// The newest version that is there; 0 for a namespace that is not there yet.
     async fn version(&self, connection: &mut PgConnection) -> Result<u32> {
         let name = &self.shared.name;
-        let there: bool = sqlx::query_scalar(AssertSqlSafe(name.fill("select to_regclass('@literal@.migration') is not null")))
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(failed)?;
+        let there: bool = sqlx::query_scalar(AssertSqlSafe(
+            name.fill("select to_regclass('@literal@.migration') is not null"),
+        ))
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
         if !there {
             return Ok(0);
         }
-        let newest: Option<i32> = sqlx::query(AssertSqlSafe(name.fill("select max(version) from @schema@.migration")))
-            .fetch_one(connection)
-            .await
-            .and_then(|row| row.try_get(0))
-            .map_err(failed)?;
+        let newest: Option<i32> =
+            sqlx::query(AssertSqlSafe(name.fill("select max(version) from @schema@.migration")))
+                .fetch_one(connection)
+                .await
+                .and_then(|row| row.try_get(0))
+                .map_err(failed)?;
         Ok(u32::try_from(newest.unwrap_or_default()).unwrap_or_default())
     }
 
@@ -54,13 +59,15 @@ impl PostgresBackend {
             run.push_str(&name.fill(&format!("insert into @schema@.meta (virtual) values ({mode});\n")));
         }
         sqlx::raw_sql(AssertSqlSafe(run)).execute(&mut *connection).await.map_err(failed)?;
-        sqlx::query(AssertSqlSafe(name.fill("insert into @schema@.migration (version, name) values ($1, $2)")))
-            .persistent(false)
-            .bind(i32::try_from(migration.version).unwrap_or(i32::MAX))
-            .bind(migration.name)
-            .execute(connection)
-            .await
-            .map_err(failed)?;
+        sqlx::query(AssertSqlSafe(
+            name.fill("insert into @schema@.migration (version, name) values ($1, $2)"),
+        ))
+        .persistent(false)
+        .bind(i32::try_from(migration.version).unwrap_or(i32::MAX))
+        .bind(migration.name)
+        .execute(connection)
+        .await
+        .map_err(failed)?;
         Ok(())
     }
 
@@ -97,12 +104,13 @@ impl Migrate for PostgresBackend {
         sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *tx).await.map_err(failed)?;
         let steps = self.steps(&mut tx).await?;
         if !steps.is_empty() {
-            let there: bool = sqlx::query_scalar("select exists (select from pg_namespace where nspname = $1)")
-                .persistent(false)
-                .bind(self.schema())
-                .fetch_one(&mut *tx)
-                .await
-                .map_err(failed)?;
+            let there: bool =
+                sqlx::query_scalar("select exists (select from pg_namespace where nspname = $1)")
+                    .persistent(false)
+                    .bind(self.schema())
+                    .fetch_one(&mut *tx)
+                    .await
+                    .map_err(failed)?;
             if !there {
                 // Asked first: a role may own its schema and still not be allowed to create one.
                 let create = name.fill("create schema @schema@");

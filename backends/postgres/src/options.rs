@@ -121,7 +121,10 @@ impl PostgresOptions {
             ));
         }
         if name.starts_with("pg_") {
-            return Err(Error::new(ErrorKind::Config, "schema names that begin with `pg_` are the server's own"));
+            return Err(Error::new(
+                ErrorKind::Config,
+                "schema names that begin with `pg_` are the server's own",
+            ));
         }
         Ok(())
     }
@@ -143,7 +146,8 @@ impl PostgresOptions {
                 _ => others.push(part),
             }
         }
-        let rest = if others.is_empty() { address.to_owned() } else { format!("{address}?{}", others.join("&")) };
+        let rest =
+            if others.is_empty() { address.to_owned() } else { format!("{address}?{}", others.join("&")) };
         Ok((options, rest))
     }
 }
@@ -158,7 +162,8 @@ fn flag(name: &str, word: &str) -> Result<bool> {
 
 /// Percent-decoding, RFC 3986 section 2.1.
 fn decoded(text: &str) -> Result<String> {
-    let wrong = || Error::new(ErrorKind::Config, "schema in the URL is not well-formed percent-encoded UTF-8");
+    let wrong =
+        || Error::new(ErrorKind::Config, "schema in the URL is not well-formed percent-encoded UTF-8");
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -193,7 +198,12 @@ impl PostgresBackend {
     async fn open(address: &str, options: PostgresOptions) -> Result<Self> {
         options.check()?;
         let known = Self::SCHEMES_OF_URLS.iter().any(|scheme| address.starts_with(&format!("{scheme}://")));
-        let wrong = || Error::new(ErrorKind::Config, "not a Postgres URL: use `postgres://user:password@host:port/database`");
+        let wrong = || {
+            Error::new(
+                ErrorKind::Config,
+                "not a Postgres URL: use `postgres://user:password@host:port/database`",
+            )
+        };
         if !known {
             return Err(wrong());
         }
@@ -241,7 +251,8 @@ mod tests {
 
     #[test]
     fn a_url_holds_settings_of_ours_and_of_the_drivers() {
-        let url = "postgres://ada@host/db?schema=My%20%22odd%22&sslmode=disable&pooler=true&max_connections=3";
+        let url =
+            "postgres://ada@host/db?schema=My%20%22odd%22&sslmode=disable&pooler=true&max_connections=3";
         let (options, rest) = PostgresOptions::from_url(url).unwrap();
         assert_eq!(rest, "postgres://ada@host/db?sslmode=disable");
         assert_eq!((options.schema.as_str(), options.max_connections), ("My \"odd\"", 3));

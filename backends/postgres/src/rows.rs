@@ -7,15 +7,18 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 use windlass_core::{
-    Body, ClaimedJob, DeadReason, Error, ErrorKind, Failure, Finished, JobId, JobRef, Kind, Lease, LogLine, Nonce,
-    Priority, Progress, QueueName, Record, RecordState, Result, SessionId, StateKind, TimeLimit, Timestamp, WhyBlocked,
-    WhyScheduled,
+    Body, ClaimedJob, DeadReason, Error, ErrorKind, Failure, Finished, JobId, JobRef, Kind, Lease, LogLine,
+    Nonce, Priority, Progress, QueueName, Record, RecordState, Result, SessionId, StateKind, TimeLimit,
+    Timestamp, WhyBlocked, WhyScheduled,
 };
 
 use crate::extras;
 
 fn unreadable(what: &str) -> Error {
-    Error::new(ErrorKind::Decode, format!("stored {what} cannot be understood: a newer version of this engine wrote it, or a hand"))
+    Error::new(
+        ErrorKind::Decode,
+        format!("stored {what} cannot be understood: a newer version of this engine wrote it, or a hand"),
+    )
 }
 
 /// A column that is there by the statement's own text.
@@ -27,7 +30,10 @@ where
 }
 
 pub(crate) fn state(number: i16) -> Result<StateKind> {
-    usize::try_from(number).ok().and_then(|at| StateKind::ALL.get(at).copied()).ok_or_else(|| unreadable("state"))
+    usize::try_from(number)
+        .ok()
+        .and_then(|at| StateKind::ALL.get(at).copied())
+        .ok_or_else(|| unreadable("state"))
 }
 
 pub(crate) fn dead_number(reason: DeadReason) -> i16 {
@@ -78,8 +84,10 @@ fn body(row: &PgRow) -> Result<Body> {
     let priority = number(column::<i16>(row, "priority")?.into(), "priority")?;
     body.priority = Priority::new(priority).map_err(|_| unreadable("priority"))?;
     let extras: Option<&str> = column(row, "extras")?;
-    body.extras =
-        extras.map(|text| extras::decode(text).ok_or_else(|| unreadable("extras"))).transpose()?.map(Box::new);
+    body.extras = extras
+        .map(|text| extras::decode(text).ok_or_else(|| unreadable("extras")))
+        .transpose()?
+        .map(Box::new);
     Ok(body)
 }
 

@@ -44,14 +44,14 @@ fn arguments(from: usize, types: &[&str]) -> String {
 
 /// A batch of jobs, in the order of `jobs::Jobs::bind`.
 const JOBS: [&str; 14] = [
-    "uuid[]", "text[]", "text[]", "bytea[]", "int8[]", "int4[]", "int4[]", "int2[]", "int2[]", "int2[]", "int2[]", "int8[]",
-    "int8[]", "text[]",
+    "uuid[]", "text[]", "text[]", "bytea[]", "int8[]", "int4[]", "int4[]", "int2[]", "int2[]", "int2[]",
+    "int2[]", "int8[]", "int8[]", "text[]",
 ];
 
 /// A batch of verdicts, in the order of `verdicts::Verdicts::bind`.
 const VERDICTS: [&str; 16] = [
-    "text[]", "uuid[]", "int4[]", "uuid[]", "int2[]", "int8[]", "int8[]", "int4[]", "int2[]", "bool[]", "int8[]", "text[]",
-    "bool[]", "bytea[]", "int2[]", "int4[]",
+    "text[]", "uuid[]", "int4[]", "uuid[]", "int2[]", "int8[]", "int8[]", "int4[]", "int2[]", "bool[]",
+    "int8[]", "text[]", "bool[]", "bytea[]", "int2[]", "int4[]",
 ];
 
 /// A claim, in the order of `backend::bind_claim`.

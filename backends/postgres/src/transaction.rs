@@ -28,9 +28,13 @@ impl Transactional for PostgresBackend {
         NewJob::validate_all(jobs)?;
         let columns = Jobs::new(jobs);
         let (at, forget) = (instant(at), self.forget());
-        let rows = rows_in(conn, Operation::change("push"), &self.shared.sql.push, self.shared.options.pooler, |query| {
-            columns.bind(query.bind(at).bind(true).bind(forget))
-        })
+        let rows = rows_in(
+            conn,
+            Operation::change("push"),
+            &self.shared.sql.push,
+            self.shared.options.pooler,
+            |query| columns.bind(query.bind(at).bind(true).bind(forget)),
+        )
         .await?;
         same_length(jobs.len(), rows.len())?;
         rows.iter().map(pushed).collect()

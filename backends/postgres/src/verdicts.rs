@@ -5,7 +5,9 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 use windlass_core::limits::{TEXT_MAX_BYTES, clip};
-use windlass_core::{DeadReason, Error, ErrorKind, Lease, NewJob, Result, Ruling, Settled, StateKind, Verdict};
+use windlass_core::{
+    DeadReason, Error, ErrorKind, Lease, NewJob, Result, Ruling, Settled, StateKind, Verdict,
+};
 
 use crate::jobs::{Asked, Jobs, millis};
 use crate::rows::dead_number;
@@ -21,7 +23,11 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn of(lease: &Lease) -> Self {
         let part = |shift: u32, mask: u64| i64::try_from((lease.handle >> shift) & mask).unwrap_or(-1);
-        Self { line: i16::try_from(part(60, 7)).unwrap_or(-1), rank: part(56, 15), seq: part(0, (1 << 56) - 1) }
+        Self {
+            line: i16::try_from(part(60, 7)).unwrap_or(-1),
+            rank: part(56, 15),
+            seq: part(0, (1 << 56) - 1),
+        }
     }
 }
 

@@ -110,10 +110,6 @@ impl Wakes {
         self.inner.hears.load(Ordering::Acquire)
     }
 
-    pub(crate) fn pace(&self) -> Pace {
-        Pace(POLL_FIRST)
-    }
-
     /// Begins to listen, once, if that is wanted.
     pub(crate) fn listen(&self) {
         if !self.listens {
@@ -169,7 +165,11 @@ impl Inner {
             } else {
                 format!("{}\n{}", self.sender, lines.join("\n"))
             };
-            let sent = sqlx::query("select pg_notify($1, $2)").bind(&self.channel).bind(text).execute(&self.pool).await;
+            let sent = sqlx::query("select pg_notify($1, $2)")
+                .bind(&self.channel)
+                .bind(text)
+                .execute(&self.pool)
+                .await;
             if let Err(error) = sent {
                 // A full queue of notifications, a lost connection: the others find the work by looking.
                 tracing::debug!(%error, "could not notify");
@@ -193,7 +193,11 @@ impl Inner {
     async fn hear(&self) -> Result<(), sqlx::Error> {
         // A connection beside the pool: it is never given back.
         let options = self.pool.connect_options().as_ref().clone();
-        let own = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None).connect_with(options);
+        let own = PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_with(options);
         let mut listener = PgListener::connect_with(&own.await?).await?;
         listener.listen(&self.channel).await?;
         self.hears.store(true, Ordering::Release);
@@ -238,6 +242,10 @@ fn channel(schema: &str) -> String {
 pub(crate) struct Pace(Duration);
 
 impl Pace {
+    pub(crate) fn new() -> Self {
+        Self(POLL_FIRST)
+    }
+
     pub(crate) fn next(&mut self, hears: bool) -> Duration {
         if hears {
             return POLL_LISTENING;

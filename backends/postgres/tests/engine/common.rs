@@ -54,8 +54,13 @@ impl Namespace {
 impl Drop for Namespace {
     /// On a thread of its own: the test's runtime may be the one that is being left.
     fn drop(&mut self) {
-        let schemas: Vec<String> =
-            self.made.lock().expect("not poisoned").iter().map(|backend| backend.schema().to_owned()).collect();
+        let schemas: Vec<String> = self
+            .made
+            .lock()
+            .expect("not poisoned")
+            .iter()
+            .map(|backend| backend.schema().to_owned())
+            .collect();
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
@@ -63,7 +68,9 @@ impl Drop for Namespace {
                     let options = PostgresOptions::new().schema(schema).max_connections(1);
                     if let Ok(backend) = PostgresBackend::connect_with(&url(), options).await {
                         // A test that failed half way may still hold locks; the server goes with the run.
-                        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), backend.drop_namespace()).await;
+                        let _ =
+                            tokio::time::timeout(std::time::Duration::from_secs(5), backend.drop_namespace())
+                                .await;
                     }
                 }
             });

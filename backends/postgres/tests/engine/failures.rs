@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use windlass_conformance::{Env, complete, draft, mail};
 use windlass_core::{
-    At, Backend, Claim, Effect, Error, ErrorKind, Inspect, Kind, OnConflict, Pushed, Result, Settled, StateKind, Until,
-    Verdict,
+    At, Backend, Claim, Effect, Error, ErrorKind, Inspect, Kind, OnConflict, Pushed, Result, Settled,
+    StateKind, Until, Verdict,
 };
 use windlass_postgres::sqlx::{self, AssertSqlSafe, PgPool};
 use windlass_postgres::{PostgresBackend, PostgresOptions};
@@ -85,8 +85,10 @@ async fn a_statement_that_is_cancelled_or_waits_too_long_changed_nothing() {
 async fn a_verb_that_takes_too_long_is_unknown_and_one_that_reads_is_not() {
     let namespace = with(options().virtual_time(false)).await;
     let backend = namespace.backend().clone();
-    let options =
-        PostgresOptions::new().schema(backend.schema()).max_connections(2).timeout(Duration::from_millis(200));
+    let options = PostgresOptions::new()
+        .schema(backend.schema())
+        .max_connections(2)
+        .timeout(Duration::from_millis(200));
     let hurried = PostgresBackend::connect_with(&url(), options).await.expect("connect");
     let job = draft();
     let tx = hold_all(&backend).await;
@@ -145,9 +147,13 @@ async fn a_deadlock_is_sorted_out_within_the_verb() {
     backend.push(&[keyed("a"), keyed("b")], At::Server).await.expect("push");
     // A stranger locks the keys the other way about than the push does.
     let schema = backend.schema().to_owned();
-    let lock = |key: &str| AssertSqlSafe(format!("select 1 from \"{schema}\".key where key = '{key}' for update"));
+    let lock =
+        |key: &str| AssertSqlSafe(format!("select 1 from \"{schema}\".key where key = '{key}' for update"));
     let mut tx = backend.pool().begin().await.expect("begin");
-    sqlx::raw_sql(AssertSqlSafe("set local deadlock_timeout = '10 min'".to_owned())).execute(&mut *tx).await.expect("patience");
+    sqlx::raw_sql(AssertSqlSafe("set local deadlock_timeout = '10 min'".to_owned()))
+        .execute(&mut *tx)
+        .await
+        .expect("patience");
     sqlx::query(lock("b")).execute(&mut *tx).await.expect("lock");
     let pusher = backend.clone();
     let pushing = tokio::spawn(async move { pusher.push(&[keyed("a"), keyed("b")], At::Server).await });
@@ -171,7 +177,11 @@ async fn a_dropped_verb_leaves_no_answer_for_the_next() {
         let moment = Duration::from_micros(round * 100);
         drop(tokio::time::timeout(moment, backend.push(&jobs, At::Server)).await);
         // On the only connection there is: what comes back is the answer to this.
-        assert_eq!(backend.queues(At::Server).await.expect("queues").len(), usize::from(round > 0), "round {round}");
+        assert_eq!(
+            backend.queues(At::Server).await.expect("queues").len(),
+            usize::from(round > 0),
+            "round {round}"
+        );
         let pushed = backend.push(&jobs, At::Server).await.expect("push");
         assert!(pushed.iter().all(|one| *one == pushed[0]), "whole or nothing: {pushed:?}");
     }
@@ -228,7 +238,10 @@ async fn a_server_that_is_killed_stopped_and_frozen_loses_nothing_it_acknowledge
     server.kill().expect("kill");
     server.restart().expect("restart");
     let settled = insist(async || backend.settle(&verdicts, At::Server).await).await;
-    assert!(settled.iter().all(|one| *one == Settled::Applied(StateKind::Completed)), "the leases outlived the crash");
+    assert!(
+        settled.iter().all(|one| *one == Settled::Applied(StateKind::Completed)),
+        "the leases outlived the crash"
+    );
     let queues = backend.queues(At::Server).await.expect("queues");
     assert_eq!(queues[0].counts.get(StateKind::Completed), stored as u64);
 }

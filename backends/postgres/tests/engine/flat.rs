@@ -61,7 +61,8 @@ async fn no_hot_verb_reads_through_a_table() {
     let mut verdicts: Vec<Verdict> = Vec::new();
     for _ in 0..8 {
         let ask = ask(200);
-        let (_, claimed) = backend.settle_and_claim(&verdicts, &ask, At::Server).await.expect("settle and claim");
+        let (_, claimed) =
+            backend.settle_and_claim(&verdicts, &ask, At::Server).await.expect("settle and claim");
         assert_eq!(claimed.jobs.len(), 200);
         let held: Vec<_> =
             claimed.jobs.iter().map(|job| Held { lease: job.lease.clone(), started: true }).collect();

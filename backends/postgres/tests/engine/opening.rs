@@ -2,8 +2,8 @@
 
 use windlass_conformance::{complete, draft, mail};
 use windlass_core::{
-    At, Backend, Capabilities, Claim, Connect, Effect, ErrorKind, Inspect, Kind, Manage, Migrate, Nonce, OnConflict,
-    SessionId, StateKind, Sweep, Until, Verdict,
+    At, Backend, Capabilities, Claim, Connect, Effect, ErrorKind, Inspect, Kind, Manage, Migrate, Nonce,
+    OnConflict, SessionId, StateKind, Sweep, Until, Verdict,
 };
 use windlass_postgres::sqlx::{self, AssertSqlSafe, Connection, PgConnection};
 use windlass_postgres::{PostgresBackend, PostgresOptions};
@@ -70,7 +70,8 @@ async fn any_schema_name_will_do() {
         let namespace = with(options().schema(name.clone()).virtual_time(false)).await;
         let backend = windlass_conformance::Env::backend(&namespace);
         assert_eq!(backend.schema(), name);
-        let jobs = [draft().build(), draft().unique("k", OnConflict::Supersede, Until::End).limit("l", 1).build()];
+        let jobs =
+            [draft().build(), draft().unique("k", OnConflict::Supersede, Until::End).limit("l", 1).build()];
         backend.push(&jobs, At::Server).await.expect("push");
         let claimed = backend.claim(&ask(10), At::Server).await.expect("claim").jobs;
         assert_eq!(claimed.len(), 2, "{name}");
@@ -94,7 +95,10 @@ async fn a_url_names_the_namespace() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_url_is_told_without_the_password() {
-    let port = url().rsplit_once(':').and_then(|(_, rest)| rest.split('/').next().map(str::to_owned)).expect("a port");
+    let port = url()
+        .rsplit_once(':')
+        .and_then(|(_, rest)| rest.split('/').next().map(str::to_owned))
+        .expect("a port");
     let cases = [
         ("mysql://ada:hunter2@localhost/db".to_owned(), ErrorKind::Config),
         ("postgres".to_owned(), ErrorKind::Config),
@@ -186,16 +190,23 @@ async fn a_role_without_grants_is_told_so() {
     let schema = windlass_conformance::Env::backend(&namespace).schema().to_owned();
     let role = format!("stranger_{}", uuid::Uuid::new_v4().simple());
     let mut connection = PgConnection::connect(&url()).await.expect("connect");
-    sqlx::raw_sql(AssertSqlSafe(format!("create role {role} login"))).execute(&mut connection).await.expect("a role");
+    sqlx::raw_sql(AssertSqlSafe(format!("create role {role} login")))
+        .execute(&mut connection)
+        .await
+        .expect("a role");
     let address = url();
     let (_, host) = address.rsplit_once('@').expect("a user");
     let options = PostgresOptions::new().schema(schema).max_connections(1);
-    let backend = PostgresBackend::connect_with(&format!("postgres://{role}@{host}"), options).await.expect("connect");
+    let backend =
+        PostgresBackend::connect_with(&format!("postgres://{role}@{host}"), options).await.expect("connect");
     let error = backend.push(&[draft().build()], At::Server).await.expect_err("no grant");
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Config, Effect::NotApplied), "{error}");
     assert!(error.to_string().contains("grant"), "{error}");
     drop(backend);
-    sqlx::raw_sql(AssertSqlSafe(format!("drop role {role}"))).execute(&mut connection).await.expect("drop the role");
+    sqlx::raw_sql(AssertSqlSafe(format!("drop role {role}")))
+        .execute(&mut connection)
+        .await
+        .expect("drop the role");
 }
 
 #[tokio::test]
@@ -222,11 +233,15 @@ async fn a_job_is_dispatched_from_sql_with_its_transaction() {
         AssertSqlSafe(format!("select \"{schema}\".dispatch('mail', 'greet', '{{\"to\": \"ada\"}}'{rest})"))
     };
     let mut tx = backend.pool().begin().await.expect("begin");
-    let id: uuid::Uuid = sqlx::query_scalar(dispatch(", priority => 7, max_attempts => 3, timeout => '90 s'"))
-        .fetch_one(&mut *tx)
-        .await
-        .expect("dispatch");
-    assert!(backend.claim(&ask(10), At::Server).await.expect("claim").jobs.is_empty(), "not before the commit");
+    let id: uuid::Uuid =
+        sqlx::query_scalar(dispatch(", priority => 7, max_attempts => 3, timeout => '90 s'"))
+            .fetch_one(&mut *tx)
+            .await
+            .expect("dispatch");
+    assert!(
+        backend.claim(&ask(10), At::Server).await.expect("claim").jobs.is_empty(),
+        "not before the commit"
+    );
     tx.commit().await.expect("commit");
     let claimed = backend.claim(&ask(10), At::Server).await.expect("claim").jobs;
     let [job] = &claimed[..] else { panic!("one job: {claimed:?}") };

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use windlass_conformance::{Draft, Env, TransactionalEnv, complete, draft, mail};
 use windlass_core::{
-    At, Backend, Inspect, JobRef, OnConflict, Pushed, QueueName, Settled, StateKind, Sweep, Timestamp, Transactional, Until,
-    Verdict,
+    At, Backend, Inspect, JobRef, OnConflict, Pushed, QueueName, Settled, StateKind, Sweep, Timestamp,
+    Transactional, Until, Verdict,
 };
 use windlass_postgres::PostgresBackend;
 use windlass_postgres::sqlx::{self, PgConnection};
@@ -30,7 +30,10 @@ async fn state(backend: &PostgresBackend, job: &JobRef) -> StateKind {
 }
 
 async fn sweep(backend: &PostgresBackend) {
-    tokio::time::timeout(PROMPT, backend.sweep(&Sweep::default(), NOW)).await.expect("no wait").expect("sweep");
+    tokio::time::timeout(PROMPT, backend.sweep(&Sweep::default(), NOW))
+        .await
+        .expect("no wait")
+        .expect("sweep");
 }
 
 /// Claims and completes what there is, promptly.
@@ -96,8 +99,11 @@ async fn one_that_was_put_off_waits_for_what_it_should() {
     push(&backend, holder.clone()).await;
     let run = backend.claim(&ask(1), NOW).await.expect("claim").jobs.remove(0);
     let mut conn = begin(&namespace).await;
-    let (limited, child, behind) =
-        (draft().limit("l", 1), draft().parents(&[parent.job()]), draft().unique("k", OnConflict::QueueOne, Until::End));
+    let (limited, child, behind) = (
+        draft().limit("l", 1),
+        draft().parents(&[parent.job()]),
+        draft().unique("k", OnConflict::QueueOne, Until::End),
+    );
     for job in [&limited, &child, &behind] {
         assert_eq!(push_in(&backend, &mut conn, job.clone()).await, Pushed::Inserted);
     }
@@ -188,7 +194,10 @@ async fn a_row_of_ones_own_and_a_job_are_there_together_or_not_at_all() {
     let backend = namespace.backend().clone();
     let table = format!("\"{}\".effect", backend.schema());
     let run = |sql: String| sqlx::AssertSqlSafe(sql);
-    sqlx::raw_sql(run(format!("create table {table} (job uuid)"))).execute(backend.pool()).await.expect("a table");
+    sqlx::raw_sql(run(format!("create table {table} (job uuid)")))
+        .execute(backend.pool())
+        .await
+        .expect("a table");
     for commits in [true, false] {
         let mut tx = backend.pool().begin().await.expect("begin");
         let job = draft();
@@ -206,7 +215,9 @@ async fn a_row_of_ones_own_and_a_job_are_there_together_or_not_at_all() {
         }
         assert_eq!(backend.get(&job.job(), NOW).await.expect("get").is_some(), commits);
     }
-    let effects: i64 =
-        sqlx::query_scalar(run(format!("select count(*) from {table}"))).fetch_one(backend.pool()).await.expect("count");
+    let effects: i64 = sqlx::query_scalar(run(format!("select count(*) from {table}")))
+        .fetch_one(backend.pool())
+        .await
+        .expect("count");
     assert_eq!(effects, 1);
 }

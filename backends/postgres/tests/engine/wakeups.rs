@@ -24,7 +24,8 @@ async fn pick_ups(pusher: &PostgresBackend, sleeper: &PostgresBackend, times: u3
     let mut all = Duration::ZERO;
     for _ in 0..times {
         let waiting = sleeper.clone();
-        let wait = tokio::spawn(async move { waiting.wait(SessionId::random(), &[mail()], None, LONG).await });
+        let wait =
+            tokio::spawn(async move { waiting.wait(SessionId::random(), &[mail()], None, LONG).await });
         // Until it has looked and sleeps.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let start = Instant::now();
@@ -83,7 +84,8 @@ async fn a_listener_that_is_cut_off_listens_again() {
 #[tokio::test]
 async fn a_dropped_wait_costs_no_connection() {
     let namespace = with(options().virtual_time(false)).await;
-    let options = PostgresOptions::new().schema(namespace.backend().schema()).max_connections(1).listen(false);
+    let options =
+        PostgresOptions::new().schema(namespace.backend().schema()).max_connections(1).listen(false);
     let backend = PostgresBackend::connect_with(&url(), options).await.expect("connect");
     let pid = async || -> i32 {
         sqlx::query_scalar("select pg_backend_pid()").fetch_one(backend.pool()).await.expect("pid")
