@@ -6,5 +6,6 @@ mod failures;
 mod flat;
 mod model;
 mod opening;
+mod together;
 mod transactions;
 mod wakeups;
