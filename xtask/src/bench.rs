@@ -16,6 +16,7 @@ use crate::run;
 pub(crate) struct Options {
     quick: bool,
     peers: bool,
+    sqlite: bool,
     json: Option<PathBuf>,
 }
 
@@ -27,6 +28,11 @@ impl Options {
             match *flag {
                 "--quick" => options.quick = true,
                 "--peers" => options.peers = true,
+                "--backend" => match flags.next() {
+                    Some(&"memory") => options.sqlite = false,
+                    Some(&"sqlite") => options.sqlite = true,
+                    _ => bail!("--backend takes memory or sqlite"),
+                },
                 "--json" => options.json = Some(flags.next().context("--json takes a file")?.into()),
                 other => bail!("bench does not take `{other}`"),
             }
@@ -37,7 +43,13 @@ impl Options {
 
 /// Runs the rounds, prints the table, writes the records.
 pub(crate) fn bench(options: &Options) -> Result<()> {
-    let (jobs, rounds) = if options.quick { (200_000, 3) } else { (1_000_000, 5) };
+    let engine = if options.sqlite { "sqlite" } else { "memory" };
+    let (jobs, rounds) = match (options.sqlite, options.quick) {
+        (false, true) => (200_000, 3),
+        (false, false) => (1_000_000, 5),
+        (true, true) => (50_000, 3),
+        (true, false) => (200_000, 5),
+    };
     let mut programs = vec!["--package throughput"];
     if options.peers {
         programs.push("--manifest-path benches/peers/Cargo.toml");
@@ -53,7 +65,8 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
         println!("\nround {} of {rounds}", round + 1);
         for program in &programs {
             let mut command = run::cargo(&format!("run --quiet --release --locked {program}"));
-            command.args(["--", "--repeats", "1", "--jobs", &jobs.to_string(), "--json"]).arg(&file);
+            command.args(["--", "--engine", engine, "--repeats", "1", "--jobs", &jobs.to_string(), "--json"]);
+            command.arg(&file);
             run::check(&mut command)?;
             let lines = fs::read_to_string(&file).context("the program wrote no records")?;
             for line in lines.lines() {
@@ -79,32 +92,53 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
 
 fn print(records: &[Record]) {
     println!(
-        "\n{:<14}{:<10}{:<28}{:>11}{:>24}   unit",
-        "system", "workload", "execution", "median", "min to max"
+        "\n{:<14}{:<31}{:<28}{:<8}{:>11}{:>22}   unit",
+        "system", "workload", "execution", "sync", "median", "min to max"
     );
     for record in records {
         println!(
-            "{:<14}{:<10}{:<28}{:>11.0}{:>24}   {} (n = {})",
+            "{:<14}{:<31}{:<28}{:<8}{:>11}{:>22}   {} (n = {})",
             record.text("system"),
             record.text("workload"),
             record.text("execution"),
-            record.median(),
-            format!("{:.0} to {:.0}", record.min(), record.max()),
+            record.text("durability"),
+            figure(record.median()),
+            format!("{} to {}", figure(record.min()), figure(record.max())),
             record.text("unit"),
             record.n()
         );
     }
-    let drains = || records.iter().filter(|record| record.text("workload") == "drain");
-    let Some(ours) = drains().find(|record| record.text("system") == "windlass") else { return };
-    for other in drains().filter(|record| record.text("system") != "windlass") {
-        println!(
-            "windlass : {} ({}, concurrency {}) = {:.3} : 1",
-            other.text("system"),
-            other.text("execution"),
-            other.text("concurrency"),
-            ours.median() / other.median()
-        );
+    for ours in records.iter().filter(|record| record.text("system") == "windlass") {
+        for other in records.iter().filter(|other| are_compared(ours, other)) {
+            println!(
+                "{}, {}: windlass : {} ({}, concurrency {}) = {:.3} : 1",
+                ours.text("workload"),
+                if ours.text("durability").is_empty() {
+                    ours.text("engine")
+                } else {
+                    ours.text("durability")
+                },
+                other.text("system"),
+                other.text("execution"),
+                other.text("concurrency"),
+                ours.median() / other.median()
+            );
+        }
     }
+}
+
+/// Rates as whole numbers, small figures such as milliseconds with their hundredths.
+fn figure(figure: f64) -> String {
+    if figure < 100.0 { format!("{figure:.2}") } else { format!("{figure:.0}") }
+}
+
+/// Whether another system did the same: the workload up to how it is batched, at the same durability.
+fn are_compared(ours: &Record, other: &Record) -> bool {
+    let what = |record: &Record| record.text("workload").split(" of ").next().unwrap_or_default().to_owned();
+    other.text("system") != "windlass"
+        && ours.text("unit") == other.text("unit")
+        && what(ours) == what(other)
+        && ours.text("durability") == other.text("durability")
 }
 
 #[cfg(test)]
@@ -114,8 +148,16 @@ mod tests {
     #[test]
     fn flags_are_read_and_bad_ones_are_named() {
         let options = Options::parse(&["--quick", "--json", "out.jsonl"]).unwrap();
-        assert_eq!(options, Options { quick: true, peers: false, json: Some("out.jsonl".into()) });
-        for (flags, why) in [(&["--json"][..], "--json takes a file"), (&["--fast"][..], "`--fast`")] {
+        assert_eq!(
+            options,
+            Options { quick: true, peers: false, sqlite: false, json: Some("out.jsonl".into()) }
+        );
+        assert!(Options::parse(&["--backend", "sqlite"]).unwrap().sqlite);
+        for (flags, why) in [
+            (&["--json"][..], "--json takes a file"),
+            (&["--fast"][..], "`--fast`"),
+            (&["--backend", "oracle"][..], "memory or sqlite"),
+        ] {
             assert!(Options::parse(flags).unwrap_err().to_string().contains(why));
         }
     }

@@ -38,7 +38,8 @@ fn tests(long: bool) -> Result<Counts> {
         run::cargo("test --workspace --lib --bins --tests --examples --no-fail-fast")
     };
     if long {
-        command.env("PROPTEST_CASES", "4096").env("WINDLASS_MODEL_RUNS", "500");
+        command.env("PROPTEST_CASES", "4096");
+        command.env("WINDLASS_MODEL_RUNS", "1000").env("WINDLASS_SOAK_SECONDS", "120");
     }
     let _postgres = with_postgres(&mut command)?;
     let output = run::watch(&mut command)?;

@@ -79,7 +79,9 @@ pub(crate) fn translated(error: sqlx::Error) -> Error {
             ErrorKind::Timeout,
             "another process held the database's lock for longer than `busy_timeout`".to_owned(),
         ),
-        Some(FULL) => (ErrorKind::Unavailable, "the disk is full".to_owned()),
+        Some(FULL) => {
+            (ErrorKind::Unavailable, "the disk is full, or the database has reached `max_bytes`".to_owned())
+        }
         Some(READONLY) => {
             (ErrorKind::Unavailable, "the database file or its folder cannot be written".to_owned())
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, SqliteConnection};
 use windlass_core::{Error, ErrorKind, Migration, Result};
 
 use crate::error::{is_busy, translated};
@@ -82,7 +82,17 @@ pub(crate) async fn open(options: &SqliteOptions, create: bool) -> Result<Sqlite
         }
     };
     check_version(&mut conn).await?;
+    if let Some(bytes) = options.max_bytes {
+        limit(&mut conn, bytes).await.map_err(translated)?;
+    }
     Ok(conn)
+}
+
+async fn limit(conn: &mut SqliteConnection, bytes: u64) -> std::result::Result<(), sqlx::Error> {
+    let page: i64 = sqlx::query("pragma page_size").fetch_one(&mut *conn).await?.try_get(0)?;
+    let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
+    sqlx::raw_sql(AssertSqlSafe(format!("pragma max_page_count = {}", pages.max(1)))).execute(conn).await?;
+    Ok(())
 }
 
 /// How long to wait before trying again for the lock.
@@ -195,17 +205,15 @@ async fn apply(conn: &mut SqliteConnection) -> Result<Vec<Migration>> {
 pub(crate) async fn begin(
     conn: &mut SqliteConnection,
     patience: Duration,
-) -> std::result::Result<bool, sqlx::Error> {
+) -> std::result::Result<(), sqlx::Error> {
     let started = tokio::time::Instant::now();
-    let mut waited = false;
     loop {
         match sqlx::query("begin immediate").execute(&mut *conn).await {
             Err(error) if is_busy(&error) && started.elapsed() < patience => {
-                waited = true;
                 tokio::time::sleep(BUSY_PAUSE).await;
             }
             Err(error) => return Err(error),
-            Ok(_) => return Ok(waited),
+            Ok(_) => return Ok(()),
         }
     }
 }

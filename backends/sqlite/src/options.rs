@@ -26,6 +26,7 @@ pub struct SqliteOptions {
     pub(crate) busy_timeout: Duration,
     pub(crate) readers: u32,
     pub(crate) migrate: bool,
+    pub(crate) max_bytes: Option<u64>,
 }
 
 impl SqliteOptions {
@@ -41,6 +42,7 @@ impl SqliteOptions {
             busy_timeout: Duration::from_secs(10),
             readers: 2,
             migrate: true,
+            max_bytes: None,
         }
     }
 
@@ -95,6 +97,14 @@ impl SqliteOptions {
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
+        self
+    }
+
+    /// How large the database may grow, in bytes; as large as the disk allows unless told otherwise. The log beside it
+    /// takes up to 64 MiB more. What does not fit is refused with [`Unavailable`](windlass_core::ErrorKind::Unavailable).
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = Some(bytes);
         self
     }
 

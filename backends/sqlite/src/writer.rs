@@ -44,8 +44,6 @@ pub(crate) struct Writer {
     inbox: mpsc::UnboundedReceiver<Item>,
     conn: Option<(SqliteConnection, Identity)>,
     cache: Cache,
-    /// Whether another process was met at the lock in the last transaction.
-    contended: bool,
     /// How many requests the last transaction had.
     last_group: usize,
 }
@@ -57,14 +55,7 @@ impl Writer {
         conn: SqliteConnection,
         identity: Identity,
     ) -> Self {
-        Self {
-            shared,
-            inbox,
-            conn: Some((conn, identity)),
-            cache: Cache::default(),
-            contended: false,
-            last_group: 0,
-        }
+        Self { shared, inbox, conn: Some((conn, identity)), cache: Cache::default(), last_group: 0 }
     }
 
     /// Works until the last handle is gone.
@@ -98,10 +89,6 @@ impl Writer {
             if !group.is_empty() {
                 self.last_group = group.len();
                 self.serve(group).await;
-            }
-            if self.contended && other.is_none() && !self.inbox.is_empty() {
-                // Others want the lock as well: one that begins again at once would keep it from them.
-                tokio::time::sleep(file::BUSY_PAUSE).await;
             }
             next = match other {
                 Some(item) => Some(item),
@@ -163,10 +150,7 @@ impl Writer {
         let seen = Timestamp::from_millis(self.shared.seen.load(Ordering::Acquire));
         let begun = begin(conn, &mut self.cache, &self.shared.options, seen).await;
         let mut store = match begun {
-            Ok((store, waited)) => {
-                self.contended = waited;
-                store
-            }
+            Ok(store) => store,
             Err(error) => return Err(self.broken(error, false)),
         };
         if let Err(error) = run(&mut store, group).await {
@@ -300,24 +284,22 @@ pub(crate) fn not_migrated() -> Error {
     )
 }
 
-/// Begins a transaction that holds the write lock, waiting for others without blocking a thread. Says whether it waited.
+/// Begins a transaction that holds the write lock, waiting for others without blocking a thread.
 async fn begin<'c>(
     conn: &'c mut SqliteConnection,
     cache: &'c mut Cache,
     options: &SqliteOptions,
     seen: Timestamp,
-) -> std::result::Result<(Store<'c>, bool), sqlx::Error> {
+) -> std::result::Result<Store<'c>, sqlx::Error> {
     let started = tokio::time::Instant::now();
-    let mut waited = false;
     loop {
         let opened = Store::open(&mut *conn, &mut *cache, options.retention, seen, true).await.map(drop);
         match opened.map_err(as_database) {
             Err(error) if is_busy(&error) && started.elapsed() < options.busy_timeout => {
-                waited = true;
                 tokio::time::sleep(file::BUSY_PAUSE).await;
             }
             Err(error) => return Err(error),
-            Ok(()) => return Ok((Store::begun(conn, cache, options.retention), waited)),
+            Ok(()) => return Ok(Store::begun(conn, cache, options.retention)),
         }
     }
 }

@@ -17,6 +17,9 @@ pub(crate) struct Conditions {
     pub(crate) concurrency: Option<usize>,
     /// How a job runs.
     pub(crate) execution: &'static str,
+    /// What an acknowledged write survives, on engines where that is a setting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) durability: Option<&'static str>,
     pub(crate) cores: usize,
 }
 
@@ -52,9 +55,14 @@ impl Summary {
         sorted.sort_by(f64::total_cmp);
         let n = sorted.len();
         // Of an even number of samples the mean of the middle two.
-        let median = f64::midpoint(sorted[(n - 1) / 2], sorted[n / 2]).round();
-        Self { n, median, min: sorted[0].round(), max: sorted[n - 1].round() }
+        let median = f64::midpoint(sorted[(n - 1) / 2], sorted[n / 2]);
+        Self { n, median: rounded(median), min: rounded(sorted[0]), max: rounded(sorted[n - 1]) }
     }
+}
+
+/// Rates to whole jobs, small figures such as milliseconds to hundredths.
+fn rounded(figure: f64) -> f64 {
+    if figure < 100.0 { (figure * 100.0).round() / 100.0 } else { figure.round() }
 }
 
 fn summary<S: serde::Serializer>(samples: &[f64], to: S) -> Result<S::Ok, S::Error> {
@@ -66,7 +74,7 @@ pub(crate) fn publish(rows: &[Row], json: Option<&Path>) -> io::Result<()> {
     let rows = rows.iter().filter(|row| !row.samples.is_empty());
     for row in rows.clone() {
         let Summary { median, min, max, .. } = Summary::of(&row.samples);
-        println!("{:<14} median {median:>10.0} {}   min {min:>10.0}   max {max:>10.0}", row.name, row.unit);
+        println!("{:<28} median {median:>10} {}   min {min:>10}   max {max:>10}", row.name, row.unit);
     }
     if let Some(path) = json {
         let mut file = io::BufWriter::new(std::fs::File::create(path)?);
@@ -104,6 +112,7 @@ mod tests {
                 codec: "json",
                 concurrency: None,
                 execution: "runners",
+                durability: None,
                 cores: 2,
             },
             unit: "jobs/s",

@@ -1,7 +1,7 @@
 //! The fence: what a worker says counts only while its lease stands, and then once.
 
 use windlass_core::{
-    Backend, Held, Kept, Lease, Manage, Nonce, Note, Progress, Record, Ruling, Settled, StateKind,
+    Backend, Held, Kept, Lease, Manage, Nonce, Note, Progress, Record, Ruling, Settled, StateKind, Verdict,
 };
 
 use crate::{Env, LEASE, World, bury, call_off, complete, draft, release, retry, secs, snooze};
@@ -14,10 +14,10 @@ fn every_ruling() -> [Ruling; 6] {
 /// what they were, bit by bit.
 async fn nothing_counts<E: Env>(w: &World<E>, lease: &Lease) {
     let before: Vec<Record> = w.everything().await;
-    for ruling in every_ruling() {
-        // By itself as well: an engine may have a shorter way for a verdict that gives rise to nothing.
-        for then in [Vec::new(), vec![draft().build()]] {
-            let settled = w.settle_then(lease, ruling.clone(), then).await;
+    // With a job that rides along and with none: an engine may have a shorter way for verdicts that are nothing else.
+    for then in [vec![draft().build()], Vec::new()] {
+        for ruling in every_ruling() {
+            let settled = w.settle_then(lease, ruling.clone(), then.clone()).await;
             assert_eq!(settled, Settled::LeaseLost, "{ruling:?}");
             assert_eq!(w.everything().await, before, "after {ruling:?}");
         }
@@ -219,4 +219,24 @@ pub async fn a_verdict_for_a_forgotten_job_is_lost<E: Env>(w: &mut World<E>) {
     nothing_counts(w, &run.lease).await;
     w.apply(&again.lease, complete()).await;
     assert_eq!(w.settle(&run.lease, complete()).await, Settled::LeaseLost);
+}
+
+pub async fn bad_leases_among_good_ones_are_the_only_ones_refused<E: Env>(w: &mut World<E>) {
+    let jobs = [w.put(draft()).await, w.put(draft()).await, w.put(draft()).await, w.put(draft()).await];
+    let mut leases: Vec<Lease> = w.claim(4).await.into_iter().map(|run| run.lease).collect();
+    let good = leases.clone();
+    leases[1].nonce = Nonce::random();
+    leases[2].epoch += 1;
+    let verdicts: Vec<_> = leases.into_iter().map(|lease| Verdict::new(lease, complete())).collect();
+    let settled = w.backend().settle(&verdicts, w.at()).await.expect("settle");
+    let applied = Settled::Applied(StateKind::Completed);
+    assert_eq!(settled, [applied, Settled::LeaseLost, Settled::LeaseLost, applied]);
+    for (job, state) in jobs.iter().zip([true, false, false, true]) {
+        w.expect(job, if state { StateKind::Completed } else { StateKind::Running }).await;
+    }
+    for (lease, wanted) in
+        good.iter().zip([Settled::AlreadyApplied, applied, applied, Settled::AlreadyApplied])
+    {
+        assert_eq!(w.settle(lease, complete()).await, wanted);
+    }
 }

@@ -10,21 +10,28 @@ const NOW: At = At::Instant(Timestamp::VIRTUAL_START);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pushes_at_once_take_no_more_places_than_there_are() {
     let namespace = fresh().await;
-    let mut tasks = Vec::new();
+    let mut handles = Vec::new();
     for _ in 0..8 {
-        let backend = namespace.second().await;
-        tasks.push(tokio::spawn(async move {
-            for _ in 0..20 {
-                let pushed = backend.push(&[draft().limit("tenant", 3).build()], NOW).await.expect("push");
-                assert_eq!(pushed, [Pushed::Inserted]);
-            }
-        }));
+        handles.push(namespace.second().await);
     }
-    for task in tasks {
-        task.await.expect("a pusher");
+    for round in 1..=25_u64 {
+        let key = format!("tenant {round}");
+        // The first one makes the limit's row; one place is left for the eight.
+        let limited = || [draft().limit(&key, 2).build()];
+        assert_eq!(namespace.backend().push(&limited(), NOW).await.expect("push"), [Pushed::Inserted]);
+        let tasks: Vec<_> = handles
+            .iter()
+            .map(|backend| {
+                let (backend, jobs) = (backend.clone(), limited());
+                tokio::spawn(async move { backend.push(&jobs, NOW).await.expect("push") })
+            })
+            .collect();
+        for task in tasks {
+            assert_eq!(task.await.expect("a pusher"), [Pushed::Inserted]);
+        }
+        let counts = namespace.backend().queues(NOW).await.expect("queues")[0].counts;
+        assert_eq!((counts.get(StateKind::Ready), counts.get(StateKind::Blocked)), (2 * round, 7 * round));
     }
-    let counts = namespace.backend().queues(NOW).await.expect("queues")[0].counts;
-    assert_eq!((counts.get(StateKind::Ready), counts.get(StateKind::Blocked)), (3, 157));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,8 +6,9 @@
 use sqlx::Row as _;
 use windlass_core::{ConcurrencyLimit, StateKind, Timestamp, WhyScheduled};
 
+use super::Store;
 use super::job::{BLOCKED_BY_LIMIT, BLOCKED_BY_PARENTS, Flags, Job, Line, job_columns, scheduled_number};
-use super::{Lane, Store};
+use super::queues::Lane;
 use crate::error::Step;
 
 impl Store<'_> {
@@ -36,7 +37,7 @@ impl Store<'_> {
     }
 
     pub(crate) async fn parents_left(&mut self, n: i64) -> Step<u32> {
-        let row = sqlx::query("select parents_left from windlass_more as more where n = ?1")
+        let row = sqlx::query("select parents_left from windlass_more where n = ?1")
             .bind(n)
             .fetch_optional(&mut *self.conn)
             .await?;
@@ -45,7 +46,7 @@ impl Store<'_> {
 
     pub(crate) async fn set_due(&mut self, job: &mut Job, due: Timestamp) -> Step<()> {
         self.open_more(job).await?;
-        sqlx::query("update windlass_more as more set due = ?2 where n = ?1")
+        sqlx::query("update windlass_more set due = ?2 where n = ?1")
             .bind(job.n)
             .bind(due.as_millis())
             .execute(&mut *self.conn)
@@ -73,7 +74,7 @@ impl Store<'_> {
     }
 
     async fn places_taken(&mut self, q: i64, key: &str) -> Step<i64> {
-        let row = sqlx::query("select taken from windlass_places as places where q = ?1 and key = ?2")
+        let row = sqlx::query("select taken from windlass_places where q = ?1 and key = ?2")
             .bind(q)
             .bind(key)
             .fetch_optional(&mut *self.conn)
@@ -85,7 +86,7 @@ impl Store<'_> {
         let sql = if taken > 0 {
             "insert into windlass_places (q, key, taken) values (?1, ?2, ?3) on conflict do update set taken = excluded.taken"
         } else {
-            "delete from windlass_places as places where q = ?1 and key = ?2"
+            "delete from windlass_places where q = ?1 and key = ?2"
         };
         sqlx::query(sql).bind(q).bind(key).bind(taken).execute(&mut *self.conn).await?;
         Ok(())
@@ -125,6 +126,10 @@ impl Store<'_> {
             && let Some(limit) = &limit
         {
             self.fill_places(job.q, &limit.key).await?;
+            // The first to be let in may be the job itself.
+            if let Some(now) = self.load(job.n).await? {
+                return Ok(now.state);
+            }
         }
         Ok(job.state)
     }
@@ -144,7 +149,7 @@ impl Store<'_> {
 
     /// Takes a job off the list of those that wait for a place.
     pub(crate) async fn wait_no_more(&mut self, job: &Job, key: &str) -> Step<()> {
-        sqlx::query("delete from windlass_waiting as waiting where q = ?1 and key = ?2 and place = ?3")
+        sqlx::query("delete from windlass_waiting where q = ?1 and key = ?2 and place = ?3")
             .bind(job.q)
             .bind(key)
             .bind(job.place)
@@ -205,17 +210,16 @@ impl Store<'_> {
         if self.count(lane, StateKind::Scheduled) == 0 {
             return Ok(None);
         }
-        let row =
-            sqlx::query("select at from windlass_job as job where state = 1 and q = ?1 order by at limit 1")
-                .bind(self.queue(lane).q)
-                .fetch_optional(&mut *self.conn)
-                .await?;
+        let row = sqlx::query("select at from windlass_job where state = 1 and q = ?1 order by at limit 1")
+            .bind(self.queue(lane).q)
+            .fetch_optional(&mut *self.conn)
+            .await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?.map(Timestamp::from_millis))
     }
 
     /// Lets a Blocked job in: what it waited for is over.
     pub(crate) async fn unblock(&mut self, before: &Job) -> Step<()> {
-        let row = sqlx::query("select due from windlass_more as more where n = ?1")
+        let row = sqlx::query("select due from windlass_more where n = ?1")
             .bind(before.n)
             .fetch_optional(&mut *self.conn)
             .await?;

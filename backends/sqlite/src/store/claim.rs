@@ -7,10 +7,15 @@ use std::sync::Arc;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use windlass_core::limits::ASIDE_MAX;
-use windlass_core::{Claim, Claimed, ClaimedJob, JobId, JobRef, Lease, QueueName, StateKind, Timestamp};
+use windlass_core::{
+    Body, Claim, Claimed, ClaimedJob, DeadReason, Error, Failure, JobId, Lease, QueueName, StateKind,
+    Timestamp,
+};
 
+use super::Store;
+use super::ending::End;
 use super::job::{Flags, Line, id_of};
-use super::{Lane, Store};
+use super::queues::Lane;
 use crate::error::Step;
 use crate::packed;
 
@@ -140,16 +145,46 @@ impl Store<'_> {
         if taken.len() < wanted {
             self.choose(lane, known, wanted, budget, &mut taken).await?;
         }
+        let taken = self.readable(taken, name).await?;
         let first = jobs.len();
         self.take(lane, claim, first, &taken).await?;
-        for found in &taken {
+        for (found, body) in taken {
             let deadline = if found.flags.has(Flags::MORE) { self.deadline(found.n).await? } else { None };
-            jobs.push(claimed(name, claim, jobs.len() >= claim.limit, deadline, found)?);
+            jobs.push(claimed(claim, jobs.len() >= claim.limit, deadline, &found, body));
         }
         let ready = self.count(lane, StateKind::Ready) - self.suspects(lane) - self.aside(lane);
         if jobs.len() >= claim.limit + claim.ahead {
             budget.more |= ready > 0 || (self.aside(lane) > 0 && self.has_aside(lane, known).await?);
         }
+        Ok(())
+    }
+
+    /// Those whose bytes can be read. The others are Dead, with their bytes kept: they would be claimed for ever.
+    async fn readable(&mut self, taken: Vec<Candidate>, queue: &QueueName) -> Step<Vec<(Candidate, Body)>> {
+        let mut readable = Vec::with_capacity(taken.len());
+        for found in taken {
+            match packed::unpack(queue.clone(), found.id, &found.packed) {
+                Ok(body) => readable.push((found, body)),
+                Err(error) => self.bury_unreadable(found.n, &error).await?,
+            }
+        }
+        Ok(readable)
+    }
+
+    async fn bury_unreadable(&mut self, n: i64, error: &Error) -> Step<()> {
+        let Some(before) = self.load(n).await? else { return Ok(()) };
+        let mut job = before.clone();
+        // Which key and which limit it has is lost with its bytes. The key is found by its holder; a place under a limit
+        // stays taken until the job is deleted by hand.
+        sqlx::query("delete from windlass_unique_key where q = ?1 and holder = ?2 and next is null")
+            .bind(job.q)
+            .bind(&job.id.as_uuid().as_bytes()[..])
+            .execute(&mut *self.conn)
+            .await?;
+        job.flags.set(Flags::KEYED | Flags::KEYED_TO_START | Flags::LIMITED, false);
+        tracing::error!(job = %job.id, %error, "a stored job cannot be read; it is dead, and its bytes are kept");
+        self.note_error(&mut job, &Failure::new(error.message())).await?;
+        self.end(&before, job, End::Dead { reason: DeadReason::Undecodable }).await?;
         Ok(())
     }
 
@@ -247,7 +282,7 @@ impl Store<'_> {
         let (mut k, mut min_reader) = (i64::MIN, 0_u16);
         loop {
             let row = sqlx::query(
-                "select k, min_reader from windlass_job as job where state = 2 and line = 2 and q = ?1 and (k, min_reader) > (?2, ?3) \
+                "select k, min_reader from windlass_job where state = 2 and line = 2 and q = ?1 and (k, min_reader) > (?2, ?3) \
                  order by k, min_reader limit 1",
             )
             .bind(self.queue(lane).q)
@@ -301,7 +336,13 @@ impl Store<'_> {
     }
 
     /// Ready to Running for all of these, with new epochs and the claim's nonce. The first is number `first` of its claim.
-    async fn take(&mut self, lane: Lane, claim: &Claim, first: usize, taken: &[Candidate]) -> Step<()> {
+    async fn take(
+        &mut self,
+        lane: Lane,
+        claim: &Claim,
+        first: usize,
+        taken: &[(Candidate, Body)],
+    ) -> Step<()> {
         let at_once = claim.limit.saturating_sub(first).min(taken.len());
         let (started, ahead) = taken.split_at(at_once);
         for (jobs, flag) in [(started, Flags::STARTED), (ahead, 0)] {
@@ -309,10 +350,10 @@ impl Store<'_> {
                 continue;
             }
             sqlx::query(
-                "update windlass_job as job set state = 3, line = 0, epoch = epoch + 1, flags = (flags & ~2) | ?2, at = ?3, \
+                "update windlass_job set state = 3, line = 0, epoch = epoch + 1, flags = (flags & ~2) | ?2, at = ?3, \
                  since = ?4, session = ?5, nonce = ?6 where n in (select value from json_each(?1))",
             )
-            .bind(numbers(jobs.iter().map(|found| found.n)))
+            .bind(numbers(jobs.iter().map(|(found, _)| found.n)))
             .bind(flag)
             .bind(self.now.saturating_add(claim.lease).as_millis())
             .bind(self.now.as_millis())
@@ -321,7 +362,7 @@ impl Store<'_> {
             .execute(&mut *self.conn)
             .await?;
         }
-        for found in taken {
+        for (found, _) in taken {
             self.moved(lane, (StateKind::Ready, found.line), (StateKind::Running, Line::Main), 1);
             if found.flags.has(Flags::KEYED_TO_START)
                 && let Some(job) = self.load(found.n).await?
@@ -347,20 +388,20 @@ pub(crate) fn numbers(numbers: impl Iterator<Item = i64>) -> String {
 }
 
 fn claimed(
-    queue: &QueueName,
     claim: &Claim,
     ahead: bool,
     deadline: Option<Timestamp>,
     found: &Candidate,
-) -> windlass_core::Result<ClaimedJob> {
-    Ok(ClaimedJob {
+    body: Body,
+) -> ClaimedJob {
+    ClaimedJob {
         lease: Lease {
-            job: JobRef::new(queue.clone(), found.id),
+            job: body.job(),
             epoch: u64::try_from(found.epoch).unwrap_or(0) + 1,
             nonce: claim.nonce,
             handle: u64::try_from(found.n).unwrap_or(0),
         },
-        body: Arc::new(packed::unpack(queue.clone(), found.id, &found.packed)?),
+        body: Arc::new(body),
         attempts: found.attempts,
         lost_leases: found.lost,
         generation: found.generation,
@@ -368,5 +409,5 @@ fn claimed(
         deadline,
         ahead,
         suspect: found.flags.has(Flags::SUSPECT),
-    })
+    }
 }

@@ -4,8 +4,9 @@
 use sqlx::Row as _;
 use windlass_core::{DeadReason, JobId, Keep, ParentFailure, StateKind, Timestamp, Unique, Until};
 
+use super::Store;
 use super::job::{BLOCKED_BY_LIMIT, BLOCKED_BY_PARENTS, Flags, Job, dead_number, id_of};
-use super::{Lane, Store};
+use super::queues::Lane;
 use crate::error::Step;
 
 /// How a job ends.
@@ -112,7 +113,7 @@ impl Store<'_> {
             End::Completed { output: None } => {}
             End::Completed { output: Some(output) } => {
                 self.open_more(job).await?;
-                sqlx::query("update windlass_more as more set output = ?2 where n = ?1")
+                sqlx::query("update windlass_more set output = ?2 where n = ?1")
                     .bind(job.n)
                     .bind(output.into_vec())
                     .execute(&mut *self.conn)
@@ -120,7 +121,7 @@ impl Store<'_> {
             }
             End::Cancelled { reason, superseded_by } => {
                 self.open_more(job).await?;
-                sqlx::query("update windlass_more as more set reason = ?2, superseded_by = ?3 where n = ?1")
+                sqlx::query("update windlass_more set reason = ?2, superseded_by = ?3 where n = ?1")
                     .bind(job.n)
                     .bind(reason)
                     .bind(superseded_by.map(|id| id.as_uuid().as_bytes().to_vec()))
@@ -140,13 +141,12 @@ impl Store<'_> {
     }
 
     pub(crate) async fn key(&mut self, q: i64, key: &str) -> Step<Option<Key>> {
-        let row = sqlx::query(
-            "select holder, until, next from windlass_unique_key as unique_key where q = ?1 and key = ?2",
-        )
-        .bind(q)
-        .bind(key)
-        .fetch_optional(&mut *self.conn)
-        .await?;
+        let row =
+            sqlx::query("select holder, until, next from windlass_unique_key where q = ?1 and key = ?2")
+                .bind(q)
+                .bind(key)
+                .fetch_optional(&mut *self.conn)
+                .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Key {
             holder: id_of(row.try_get(0)?)?,
@@ -156,7 +156,7 @@ impl Store<'_> {
     }
 
     pub(crate) async fn drop_key(&mut self, q: i64, key: &str) -> Step<()> {
-        sqlx::query("delete from windlass_unique_key as unique_key where q = ?1 and key = ?2")
+        sqlx::query("delete from windlass_unique_key where q = ?1 and key = ?2")
             .bind(q)
             .bind(key)
             .execute(&mut *self.conn)
@@ -165,7 +165,7 @@ impl Store<'_> {
     }
 
     pub(crate) async fn set_next(&mut self, q: i64, key: &str, next: Option<JobId>) -> Step<()> {
-        sqlx::query("update windlass_unique_key as unique_key set next = ?3 where q = ?1 and key = ?2")
+        sqlx::query("update windlass_unique_key set next = ?3 where q = ?1 and key = ?2")
             .bind(q)
             .bind(key)
             .bind(next.map(|id| id.as_uuid().as_bytes().to_vec()))
@@ -227,7 +227,7 @@ impl Store<'_> {
     }
 
     async fn children(&mut self, n: i64) -> Step<Vec<i64>> {
-        let rows = sqlx::query("delete from windlass_child as child where parent = ?1 returning child")
+        let rows = sqlx::query("delete from windlass_child where parent = ?1 returning child")
             .bind(n)
             .fetch_all(&mut *self.conn)
             .await?;
@@ -266,7 +266,7 @@ impl Store<'_> {
     }
 
     async fn parent_done(&mut self, child: &Job) -> Step<()> {
-        sqlx::query("update windlass_more as more set parents_left = max(parents_left - 1, 0) where n = ?1")
+        sqlx::query("update windlass_more set parents_left = max(parents_left - 1, 0) where n = ?1")
             .bind(child.n)
             .execute(&mut *self.conn)
             .await?;

@@ -5,8 +5,9 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, Row as _, Sqlite};
 use windlass_core::{Body, JobId, NewJob, Pushed, StateKind, Timestamp, Until};
 
+use super::Store;
 use super::job::{Flags, Job, Line, id_of, rank};
-use super::{Lane, Store};
+use super::queues::Lane;
 use crate::error::Step;
 use crate::packed;
 
@@ -153,7 +154,7 @@ impl Store<'_> {
         let (Some((first, ..)), Some((last, ..))) = (rows.first(), rows.last()) else {
             return Ok(Vec::new());
         };
-        let written = sqlx::query("select id from windlass_job as job where n between ?1 and ?2 and q = ?3")
+        let written = sqlx::query("select id from windlass_job where n between ?1 and ?2 and q = ?3")
             .bind(first.n)
             .bind(last.n)
             .bind(self.queue(lane).q)

@@ -7,7 +7,8 @@ use windlass_core::{
     WhyBlocked, WhyScheduled,
 };
 
-use super::{Lane, Store};
+use super::Store;
+use super::queues::Lane;
 use crate::error::Step;
 use crate::packed;
 
@@ -233,7 +234,7 @@ impl Store<'_> {
     /// Writes a job's row back and counts the change of its state. `before` is the row as it was.
     pub(crate) async fn save(&mut self, before: &Job, job: &Job) -> Step<()> {
         sqlx::query(
-            "update windlass_job as job set flags = ?2, state = ?3, why = ?4, line = ?5, place = ?6, at = ?7, since = ?8, epoch = ?9, \
+            "update windlass_job set flags = ?2, state = ?3, why = ?4, line = ?5, place = ?6, at = ?7, since = ?8, epoch = ?9, \
              attempts = ?10, lost = ?11, generation = ?12, session = ?13, nonce = ?14 where n = ?1",
         )
         .bind(job.n)
@@ -262,7 +263,7 @@ impl Store<'_> {
     /// The body of a job.
     pub(crate) async fn body(&mut self, job: &Job) -> Step<Body> {
         let lane = self.lane_of(job).await?;
-        let queue = self.name_of(lane).cloned().ok_or_else(|| damaged("its queue has no name"))?;
+        let queue = self.queue(lane).name.clone();
         body(self.conn, queue, job).await
     }
 
@@ -274,7 +275,7 @@ impl Store<'_> {
                 .bind(job.n)
                 .execute(&mut *self.conn)
                 .await?;
-            sqlx::query("update windlass_job as job set flags = flags | ?2 where n = ?1")
+            sqlx::query("update windlass_job set flags = flags | ?2 where n = ?1")
                 .bind(job.n)
                 .bind(Flags::MORE)
                 .execute(&mut *self.conn)
@@ -285,21 +286,15 @@ impl Store<'_> {
 
     /// Removes a job with all that belongs to it.
     pub(crate) async fn forget(&mut self, lane: Lane, job: &Job) -> Step<()> {
-        sqlx::query("delete from windlass_body as body where n = ?1")
-            .bind(job.n)
-            .execute(&mut *self.conn)
-            .await?;
+        sqlx::query("delete from windlass_body where n = ?1").bind(job.n).execute(&mut *self.conn).await?;
         if job.flags.has(Flags::MORE) {
-            sqlx::query("delete from windlass_more as more where n = ?1")
+            sqlx::query("delete from windlass_more where n = ?1")
                 .bind(job.n)
                 .execute(&mut *self.conn)
                 .await?;
         }
-        sqlx::query("delete from windlass_job as job where n = ?1")
-            .bind(job.n)
-            .execute(&mut *self.conn)
-            .await?;
-        self.gone(lane, job.state);
+        sqlx::query("delete from windlass_job where n = ?1").bind(job.n).execute(&mut *self.conn).await?;
+        self.gone(lane, job.state, 1);
         Ok(())
     }
 }
@@ -313,9 +308,7 @@ pub(crate) async fn load(conn: &mut SqliteConnection, n: i64) -> Step<Option<Job
 }
 
 pub(crate) async fn body(conn: &mut SqliteConnection, queue: QueueName, job: &Job) -> Step<Body> {
-    let row = sqlx::query("select packed from windlass_body as body where n = ?1")
-        .bind(job.n)
-        .fetch_one(conn)
-        .await?;
+    let row =
+        sqlx::query("select packed from windlass_body where n = ?1").bind(job.n).fetch_one(conn).await?;
     Ok(packed::unpack(queue, job.id, row.try_get(0)?)?)
 }

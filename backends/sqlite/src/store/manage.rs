@@ -18,11 +18,13 @@ impl Store<'_> {
                 let mut job = before.clone();
                 self.open_more(&mut job).await?;
                 // The first reason stands.
-                sqlx::query("update windlass_more as more set cancel_reason = coalesce(cancel_reason, ?2) where n = ?1")
-                    .bind(job.n)
-                    .bind(reason)
-                    .execute(&mut *self.conn)
-                    .await?;
+                sqlx::query(
+                    "update windlass_more set cancel_reason = coalesce(cancel_reason, ?2) where n = ?1",
+                )
+                .bind(job.n)
+                .bind(reason)
+                .execute(&mut *self.conn)
+                .await?;
                 job.flags.set(Flags::CANCEL, true);
                 self.save(&before, &job).await?;
                 sqlx::query("insert or ignore into windlass_control (session) values (?1)")
@@ -57,7 +59,7 @@ impl Store<'_> {
         alive.flags.set(Flags::SUSPECT | Flags::CANCEL, false);
         if alive.flags.has(Flags::MORE) {
             // A cancellation that lost against the end of the last generation is not asked of this one.
-            sqlx::query("update windlass_more as more set cancel_reason = null where n = ?1")
+            sqlx::query("update windlass_more set cancel_reason = null where n = ?1")
                 .bind(alive.n)
                 .execute(&mut *self.conn)
                 .await?;
@@ -89,7 +91,7 @@ impl Store<'_> {
 
     pub(crate) async fn pause(&mut self, queue: &QueueName, paused: bool) -> Step<()> {
         let lane = self.open_lane(queue).await?;
-        sqlx::query("update windlass_queue as queue set paused = ?2 where q = ?1")
+        sqlx::query("update windlass_queue set paused = ?2 where q = ?1")
             .bind(self.queue(lane).q)
             .bind(paused)
             .execute(&mut *self.conn)

@@ -5,9 +5,10 @@ use windlass_core::{
     WhyScheduled,
 };
 
+use super::Store;
 use super::ending::{End, orphaned};
 use super::job::{BLOCKED_BY_KEY, Flags, Job};
-use super::{Lane, Store};
+use super::queues::Lane;
 use crate::error::Step;
 
 /// What a push would do, decided without touching anything.
@@ -162,7 +163,7 @@ impl Store<'_> {
         if let Some(deadline) = deadline {
             let deadline: Timestamp = deadline.resolve(self.now);
             self.open_more(&mut job).await?;
-            sqlx::query("update windlass_more as more set deadline = ?2 where n = ?1")
+            sqlx::query("update windlass_more set deadline = ?2 where n = ?1")
                 .bind(job.n)
                 .bind(deadline.as_millis())
                 .execute(&mut *self.conn)
@@ -197,14 +198,14 @@ impl Store<'_> {
         }
         self.open_more(job).await?;
         job.flags.set(Flags::CHILD, true);
-        sqlx::query("update windlass_more as more set parents_left = ?2 where n = ?1")
+        sqlx::query("update windlass_more set parents_left = ?2 where n = ?1")
             .bind(job.n)
             .bind(i64::try_from(waits_for.len()).unwrap_or(i64::MAX))
             .execute(&mut *self.conn)
             .await?;
         for parent in waits_for {
             self.add_child(parent, job.n).await?;
-            sqlx::query("update windlass_job as job set flags = flags | ?2 where n = ?1")
+            sqlx::query("update windlass_job set flags = flags | ?2 where n = ?1")
                 .bind(parent)
                 .bind(Flags::PARENT)
                 .execute(&mut *self.conn)

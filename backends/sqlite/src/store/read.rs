@@ -6,8 +6,8 @@ use std::sync::Arc;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use windlass_core::{
-    At, Claimed, Counts, Cursor, Error, Failure, Filter, Finished, JobId, JobRef, Page, Progress, QueueInfo,
-    QueueName, Record, RecordState, SessionId, StateKind, Timestamp,
+    At, Body, Claimed, Counts, Cursor, Error, Failure, Filter, Finished, JobId, JobRef, Kind, Page, Progress,
+    QueueInfo, QueueName, Record, RecordState, SessionId, StateKind, Timestamp,
 };
 
 use super::claim::numbers;
@@ -26,7 +26,7 @@ macro_rules! record_columns {
         concat!(
             job_columns!(),
             ", queue.name, body.packed, more.parents_left, more.error, more.panicked, more.percent, more.note, \
-             more.log, more.output, more.reason, more.superseded_by"
+             more.log, more.output, more.reason, more.superseded_by, (select name from windlass_kind where k = job.k)"
         )
     };
 }
@@ -54,7 +54,12 @@ pub(crate) async fn get(conn: &mut SqliteConnection, job: &JobRef) -> Step<Optio
 fn record(row: &SqliteRow) -> Step<Record> {
     let job = Job::of_row(row)?;
     let queue = QueueName::new(row.try_get::<&str, _>(COLUMNS)?)?;
-    let body = packed::unpack(queue, job.id, row.try_get(COLUMNS + 1)?)?;
+    let packed: &[u8] = row.try_get(COLUMNS + 1)?;
+    let body = match packed::unpack(queue.clone(), job.id, packed) {
+        Ok(body) => body,
+        // Bytes that cannot be read are shown as they are.
+        Err(_) => Body::new(job.id, queue, Kind::new(row.try_get::<&str, _>(COLUMNS + 11)?)?, packed),
+    };
     let more = COLUMNS + 2;
     let error: Option<&str> = row.try_get(more + 1)?;
     let panicked: Option<bool> = row.try_get(more + 2)?;
@@ -147,9 +152,8 @@ async fn numbers_after(
     after: Option<&(JobId, QueueName)>,
     looks: usize,
 ) -> Step<Vec<Found>> {
-    let queues = sqlx::query("select q, name from windlass_queue as queue order by name")
-        .fetch_all(&mut *conn)
-        .await?;
+    let queues =
+        sqlx::query("select q, name from windlass_queue order by name").fetch_all(&mut *conn).await?;
     let mut found = Vec::new();
     for row in &queues {
         let (q, queue) = (row.try_get::<i64, _>(0)?, QueueName::new(row.try_get::<&str, _>(1)?)?);
@@ -161,7 +165,7 @@ async fn numbers_after(
             Some((id, behind)) => (id.as_uuid().as_bytes().to_vec(), queue > *behind),
         };
         let rows = sqlx::query(
-            "select id, n from windlass_job as job where q = ?1 and id >= ?2 and (?3 or id > ?2) order by id limit ?4",
+            "select id, n from windlass_job where q = ?1 and id >= ?2 and (?3 or id > ?2) order by id limit ?4",
         )
         .bind(q)
         .bind(from)
@@ -213,7 +217,7 @@ fn read_cursor(cursor: &Cursor) -> windlass_core::Result<(JobId, QueueName)> {
 
 pub(crate) async fn queues(conn: &mut SqliteConnection) -> Step<Vec<QueueInfo>> {
     let rows = sqlx::query(
-        "select name, paused, blocked, scheduled, ready, running, completed, cancelled, dead from windlass_queue as queue order by name",
+        "select name, paused, blocked, scheduled, ready, running, completed, cancelled, dead from windlass_queue order by name",
     )
     .fetch_all(conn)
     .await?;
@@ -234,7 +238,7 @@ pub(crate) async fn finished(conn: &mut SqliteConnection, job: &JobRef) -> Step<
     let row = sqlx::query(
         "select job.state, job.why, body.packed, more.output, more.reason, more.error, more.panicked, job.id \
          from windlass_job as job join windlass_body as body using (n) left join windlass_more as more using (n) \
-         where job.q = (select q from windlass_queue as queue where name = ?1) and job.id = ?2",
+         where job.q = (select q from windlass_queue where name = ?1) and job.id = ?2",
     )
     .bind(job.queue.as_str())
     .bind(&job.id.as_uuid().as_bytes()[..])

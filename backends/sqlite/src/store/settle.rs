@@ -10,10 +10,11 @@ use windlass_core::{
     Timestamp, Verdict, WhyScheduled,
 };
 
+use super::Store;
 use super::claim::numbers;
 use super::ending::End;
 use super::job::{COLUMNS, Flags, Job, Line, bits, damaged, job_columns};
-use super::{Lane, Store};
+use super::queues::Lane;
 use crate::error::Step;
 
 impl Store<'_> {
@@ -99,7 +100,7 @@ impl Store<'_> {
     async fn which_completed(&mut self, lane: Lane, place: i64, answers: &mut [Option<Settled>]) -> Step<()> {
         let last = place + i64::try_from(answers.len()).unwrap_or(0);
         let rows = sqlx::query(
-            "select place from windlass_job as job where q = ?1 and state = 4 and place >= ?2 and place < ?3",
+            "select place from windlass_job where q = ?1 and state = 4 and place >= ?2 and place < ?3",
         )
         .bind(self.queue(lane).q)
         .bind(place)
@@ -179,9 +180,9 @@ impl Store<'_> {
         }
     }
 
-    async fn note_error(&mut self, job: &mut Job, error: &Failure) -> Step<()> {
+    pub(crate) async fn note_error(&mut self, job: &mut Job, error: &Failure) -> Step<()> {
         self.open_more(job).await?;
-        sqlx::query("update windlass_more as more set error = ?2, panicked = ?3 where n = ?1")
+        sqlx::query("update windlass_more set error = ?2, panicked = ?3 where n = ?1")
             .bind(job.n)
             .bind(error.message())
             .bind(i64::from(error.is_panic()))
@@ -196,12 +197,12 @@ impl Store<'_> {
             return Ok(None);
         }
         job.flags.set(Flags::CANCEL, false);
-        let row = sqlx::query("select cancel_reason from windlass_more as more where n = ?1")
+        let row = sqlx::query("select cancel_reason from windlass_more where n = ?1")
             .bind(job.n)
             .fetch_optional(&mut *self.conn)
             .await?;
         let reason: Option<String> = row.map(|row| row.try_get(0)).transpose()?.flatten();
-        sqlx::query("update windlass_more as more set cancel_reason = null where n = ?1")
+        sqlx::query("update windlass_more set cancel_reason = null where n = ?1")
             .bind(job.n)
             .execute(&mut *self.conn)
             .await?;
@@ -285,7 +286,7 @@ impl Store<'_> {
         held: &[Held],
         lease: Duration,
     ) -> Step<Vec<Kept>> {
-        sqlx::query("delete from windlass_control as control where session = ?1")
+        sqlx::query("delete from windlass_control where session = ?1")
             .bind(bits(session.as_u128()))
             .execute(&mut *self.conn)
             .await?;
@@ -311,7 +312,7 @@ impl Store<'_> {
                 continue;
             }
             sqlx::query(
-                "update windlass_job as job set at = max(at, ?2), flags = flags | ?3 where n in (select value from json_each(?1))",
+                "update windlass_job set at = max(at, ?2), flags = flags | ?3 where n in (select value from json_each(?1))",
             )
             .bind(numbers(jobs.into_iter()))
             .bind(until)
@@ -358,7 +359,7 @@ impl Store<'_> {
         let Ok(mut job) = self.fenced(&note.lease).await? else { return Ok(false) };
         self.open_more(&mut job).await?;
         if let Some(progress) = &note.progress {
-            sqlx::query("update windlass_more as more set percent = ?2, note = ?3 where n = ?1")
+            sqlx::query("update windlass_more set percent = ?2, note = ?3 where n = ?1")
                 .bind(job.n)
                 .bind(i64::from(progress.percent))
                 .bind(&*progress.note)
@@ -366,13 +367,13 @@ impl Store<'_> {
                 .await?;
         }
         if !note.log.is_empty() {
-            let row = sqlx::query("select log from windlass_more as more where n = ?1").bind(job.n);
+            let row = sqlx::query("select log from windlass_more where n = ?1").bind(job.n);
             let stored: Option<Vec<u8>> = row.fetch_one(&mut *self.conn).await?.try_get(0)?;
             let mut log = read_log(stored.as_deref().unwrap_or_default())?;
             log.extend(note.log.iter().map(|text| LogLine { at: self.now, text: text.clone() }));
             let surplus = log.len().saturating_sub(LOG_LINES_MAX);
             log.drain(..surplus);
-            sqlx::query("update windlass_more as more set log = ?2 where n = ?1")
+            sqlx::query("update windlass_more set log = ?2 where n = ?1")
                 .bind(job.n)
                 .bind(write_log(&log))
                 .execute(&mut *self.conn)

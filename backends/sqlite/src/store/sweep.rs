@@ -3,9 +3,10 @@
 use sqlx::Row as _;
 use windlass_core::{QueueName, StateKind, Sweep, Swept};
 
+use super::Store;
 use super::claim::numbers;
-use super::job::{Flags, Job, Line, job_columns};
-use super::{Lane, Store};
+use super::job::{Flags, Job, job_columns};
+use super::queues::Lane;
 use crate::error::Step;
 
 impl Store<'_> {
@@ -27,7 +28,7 @@ impl Store<'_> {
         let reclaimed = swept.reclaimed + swept.cancelled + swept.buried;
         swept.more = promote == 0 || prune == 0 || reclaimed >= sweep.limit as u64;
         sqlx::query(
-            "delete from windlass_control as control where not exists (select 1 from windlass_job as job where state = 3 and session = control.session)",
+            "delete from windlass_control as control where not exists (select 1 from windlass_job where state = 3 and session = control.session)",
         )
         .execute(&mut *self.conn)
         .await?;
@@ -35,9 +36,8 @@ impl Store<'_> {
     }
 
     async fn all_lanes(&mut self) -> Step<Vec<Lane>> {
-        let rows = sqlx::query("select name from windlass_queue as queue order by q")
-            .fetch_all(&mut *self.conn)
-            .await?;
+        let rows =
+            sqlx::query("select name from windlass_queue order by q").fetch_all(&mut *self.conn).await?;
         let mut lanes = Vec::with_capacity(rows.len());
         for row in &rows {
             lanes.extend(self.find_lane(&QueueName::new(row.try_get::<&str, _>(0)?)?).await?);
@@ -67,12 +67,28 @@ impl Store<'_> {
 
     /// Forgets the oldest ends of one sort beyond the count that is kept, then those that are too old.
     async fn prune_ended(&mut self, lane: Lane, state: StateKind, bound: usize) -> Step<usize> {
-        let keep = self.keep(state);
+        const PAGE: usize = 256;
         let stored = u64::try_from(self.count(lane, state)).unwrap_or(0);
-        if stored == 0 || bound == 0 {
-            return Ok(0);
+        let surplus = usize::try_from(stored.saturating_sub(self.keep(state).count)).unwrap_or(usize::MAX);
+        let mut pruned = 0;
+        // Where nothing is in excess, the oldest alone says whether any is too old.
+        let mut look = 1;
+        while pruned < bound && stored > pruned as u64 {
+            let left = surplus.saturating_sub(pruned);
+            let page = left.clamp(look, PAGE).min(bound - pruned);
+            let forgotten = self.prune_page(lane, state, page, left).await?;
+            pruned += forgotten;
+            if forgotten < page {
+                break;
+            }
+            look = PAGE;
         }
-        let surplus = usize::try_from(stored.saturating_sub(keep.count)).unwrap_or(usize::MAX).min(bound);
+        Ok(pruned)
+    }
+
+    /// Forgets what is in excess or too old among the `page` oldest ends. Returns how many.
+    async fn prune_page(&mut self, lane: Lane, state: StateKind, page: usize, surplus: usize) -> Step<usize> {
+        let age = self.keep(state).age;
         // Ends are written in the order of time, so those that are too old stand in front as well.
         let rows = sqlx::query(concat!(
             "select ",
@@ -81,14 +97,14 @@ impl Store<'_> {
         ))
         .bind(self.queue(lane).q)
         .bind(state as i64)
-        .bind(i64::try_from(bound).unwrap_or(i64::MAX))
+        .bind(i64::try_from(page).unwrap_or(i64::MAX))
         .fetch_all(&mut *self.conn)
         .await?;
         let mut plain = Vec::new();
         let mut pruned = 0;
-        for (at, row) in rows.iter().enumerate() {
+        for row in &rows {
             let job = Job::of_row(row)?;
-            if at >= surplus && job.at.saturating_add(keep.age) > self.now {
+            if pruned >= surplus && job.at.saturating_add(age) > self.now {
                 break;
             }
             if job.flags.has(Flags::PARENT | Flags::MORE) {
@@ -102,19 +118,19 @@ impl Store<'_> {
             let count = i64::try_from(plain.len()).unwrap_or(i64::MAX);
             let plain = numbers(plain.into_iter());
             for sql in [
-                "delete from windlass_body as body where n in (select value from json_each(?1))",
-                "delete from windlass_job as job where n in (select value from json_each(?1))",
+                "delete from windlass_body where n in (select value from json_each(?1))",
+                "delete from windlass_job where n in (select value from json_each(?1))",
             ] {
                 sqlx::query(sql).bind(plain.clone()).execute(&mut *self.conn).await?;
             }
-            self.tally(lane, state, Line::Main, -count);
+            self.gone(lane, state, count);
         }
         Ok(pruned)
     }
 
     async fn drop_windows(&mut self, lane: Lane, bound: usize) -> Step<()> {
         sqlx::query(
-            "delete from windlass_unique_key as unique_key where (q, key) in (select q, key from windlass_unique_key as unique_key where q = ?1 and until <= ?2 \
+            "delete from windlass_unique_key where (q, key) in (select q, key from windlass_unique_key where q = ?1 and until <= ?2 \
              and next is null limit ?3)",
         )
         .bind(self.queue(lane).q)

@@ -36,3 +36,9 @@ impl Folder {
         conn
     }
 }
+
+/// A connection of the user's own.
+#[allow(dead_code, reason = "each test file uses some of them")]
+pub(crate) async fn connect(path: &std::path::Path) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(path).connect().await.expect("connect")
+}
