@@ -391,7 +391,7 @@ $windlass$;
 -- Takes jobs in, all or none, in this order; one answer each. `mine` says whether the transaction is the caller's.
 -- Jobs without key, limit and parents (flags 0) go in as one statement: two rows and two index entries each. No two of them
 -- have one id: the caller marks a repeat within its batch with a flag.
-create function @schema@.push(
+create function @schema@.push_many(
     at_ms bigint, mine boolean, forget integer,
     ids uuid[], queues text[], kinds text[], payloads bytea[], timeouts bigint[], versions integer[], readers integer[],
     max_attempts smallint[], codecs smallint[], priorities smallint[], flags smallint[], afters bigint[], dues bigint[],
@@ -402,35 +402,8 @@ declare
     now_ms bigint := @schema@.tick(at_ms);
     drafts @schema@.draft[];
     d @schema@.draft;
-    due_ms bigint;
-    number bigint;
-    place smallint;
 begin
     if cardinality(ids) = 0 then
-        return;
-    end if;
-    if not mine and cardinality(ids) = 1 and flags[1] = 0 then
-        -- A lone job: the same writes as four plain statements, which start faster than the one for many.
-        perform 1 from @schema@.job j where j.queue = queues[1] and j.id = ids[1];
-        if found then
-            answer := 1;
-            return next;
-            return;
-        end if;
-        due_ms := case when afters[1] is not null then @schema@.after(now_ms, afters[1]) else coalesce(dues[1], now_ms) end;
-        number := nextval('@literal@.entry');
-        place := case when due_ms > now_ms then 3 else 0 end;
-        insert into @schema@.job (seq, rank, created_at, deadline, id, timeout_ms, version, min_reader, max_attempts, line,
-            codec, priority, queue, kind, payload, extras)
-        values (number, case when place = 3 then due_ms else 9 - priorities[1] end, now_ms,
-            @schema@.deadline_of(extras[1]::jsonb, now_ms), ids[1], timeouts[1], versions[1], readers[1], max_attempts[1],
-            place, codecs[1], priorities[1], queues[1], kinds[1], payloads[1], extras[1]::jsonb);
-        insert into @schema@.live (seq, rank, id, epoch, generation, waits, line, flags, attempts, lost, queue, why)
-        values (number, case when place = 3 then due_ms else 9 - priorities[1] end, ids[1], 0, 0, 0, place, 0, 0, 0,
-            queues[1], case when place = 3 then 1 end);
-        insert into @schema@.moved (n, gone, came, queue) values (1, null, case when place = 3 then 1 else 2 end, queues[1]);
-        answer := 0;
-        return next;
         return;
     end if;
     if not mine and not exists (select from unnest(flags) f where f <> 0) then
@@ -488,5 +461,49 @@ begin
         delete from @schema@.key y using unnest(drafts) e
             where y.queue = e.queue and y.key = e.extras -> 'unique' ->> 'key' and y.holder is null;
     end if;
+end
+$windlass$;
+
+-- Push, as it is called. A lone job without key, limit and parents needs no plan that could go wrong, so it does without the
+-- settings of `push_many`, which cost more than its writes.
+create function @schema@.push(
+    at_ms bigint, mine boolean, forget integer,
+    ids uuid[], queues text[], kinds text[], payloads bytea[], timeouts bigint[], versions integer[], readers integer[],
+    max_attempts smallint[], codecs smallint[], priorities smallint[], flags smallint[], afters bigint[], dues bigint[],
+    extras text[], out answer smallint, out other uuid
+) returns setof record language plpgsql as $windlass$
+#variable_conflict use_column
+declare
+    now_ms bigint;
+    due_ms bigint;
+    number bigint;
+    place smallint;
+begin
+    if cardinality(ids) <> 1 or flags[1] <> 0 then
+        return query select p.answer, p.other from @schema@.push_many(at_ms, mine, forget, ids, queues, kinds, payloads, timeouts,
+            versions, readers, max_attempts, codecs, priorities, flags, afters, dues, extras) p;
+        return;
+    end if;
+    now_ms := @schema@.tick(at_ms);
+    due_ms := case when afters[1] is not null then @schema@.after(now_ms, afters[1]) else coalesce(dues[1], now_ms) end;
+    number := nextval('@literal@.entry');
+    place := case when due_ms > now_ms then 3 else 0 end;
+    insert into @schema@.job (seq, rank, created_at, deadline, id, timeout_ms, version, min_reader, max_attempts, line, codec,
+        priority, queue, kind, payload, extras)
+    values (number, case when place = 3 then due_ms else 9 - priorities[1] end, now_ms,
+        @schema@.deadline_of(extras[1]::jsonb, now_ms), ids[1], timeouts[1], versions[1], readers[1], max_attempts[1], place,
+        codecs[1], priorities[1], queues[1], kinds[1], payloads[1], extras[1]::jsonb)
+    on conflict do nothing;
+    if not found then
+        answer := 1;
+        return next;
+        return;
+    end if;
+    insert into @schema@.live (seq, rank, id, epoch, generation, waits, line, flags, attempts, lost, queue, why)
+    values (number, case when place = 3 then due_ms else 9 - priorities[1] end, ids[1], 0, 0, 0, place, 0, 0, 0, queues[1],
+        case when place = 3 then 1 end);
+    insert into @schema@.moved (n, gone, came, queue) values (1, null, case when place = 3 then 1 else 2 end, queues[1]);
+    answer := 0;
+    return next;
 end
 $windlass$;
