@@ -22,21 +22,15 @@ impl PostgresBackend {
     /// The newest version that is there; 0 for a namespace that is not there yet.
     async fn version(&self, connection: &mut PgConnection) -> Result<u32> {
         let name = &self.shared.name;
-        let there: bool = sqlx::query_scalar(AssertSqlSafe(
-            name.fill("select to_regclass('@literal@.migration') is not null"),
-        ))
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed)?;
-        if !there {
+        // Nothing is prepared here: through a pooler each of these may meet another server connection.
+        let there = name.fill("select to_regclass('@literal@.migration') is not null");
+        let row = sqlx::raw_sql(AssertSqlSafe(there)).fetch_one(&mut *connection).await.map_err(failed)?;
+        if !row.try_get::<bool, _>(0).map_err(failed)? {
             return Ok(0);
         }
-        let newest: Option<i32> =
-            sqlx::query(AssertSqlSafe(name.fill("select max(version) from @schema@.migration")))
-                .fetch_one(connection)
-                .await
-                .and_then(|row| row.try_get(0))
-                .map_err(failed)?;
+        let newest = name.fill("select max(version) from @schema@.migration");
+        let row = sqlx::raw_sql(AssertSqlSafe(newest)).fetch_one(connection).await.map_err(failed)?;
+        let newest: Option<i32> = row.try_get(0).map_err(failed)?;
         Ok(u32::try_from(newest.unwrap_or_default()).unwrap_or_default())
     }
 

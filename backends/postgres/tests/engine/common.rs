@@ -18,7 +18,9 @@ pub(crate) fn url() -> String {
 /// Options of a fresh namespace for a test: few connections, since many tests run at once.
 pub(crate) fn options() -> PostgresOptions {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
-    PostgresOptions::new().schema(schema).max_connections(8).virtual_time(true)
+    // The same tests through a pooler in transaction mode: its URL, and this.
+    let pooler = std::env::var_os("WINDLASS_TEST_POSTGRES_POOLER").is_some();
+    PostgresOptions::new().schema(schema).max_connections(8).virtual_time(true).pooler(pooler)
 }
 
 pub(crate) async fn open(options: &PostgresOptions) -> PostgresBackend {
