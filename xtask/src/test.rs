@@ -6,11 +6,16 @@ use anyhow::{Result, bail, ensure};
 use windlass_servers::Postgres;
 
 use crate::counts::{self, Counts};
-use crate::{examples, run};
+use crate::{examples, run, sim};
 
-/// Runs tests, doc tests and examples; a failure in one does not keep the others from running.
+/// Runs tests, doc tests, examples and the simulator; a failure in one does not keep the others from running.
 pub(crate) fn test(long: bool) -> Result<()> {
-    let parts = [("tests", tests(long)?), ("doc tests", doc_tests()?), ("examples", examples::run_all()?)];
+    let parts = [
+        ("tests", tests(long)?),
+        ("doc tests", doc_tests()?),
+        ("examples", examples::run_all()?),
+        ("simulator", sim::of_every_change(long)),
+    ];
     let mut total = Counts::default();
     println!();
     for (what, part) in parts {

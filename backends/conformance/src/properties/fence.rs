@@ -193,6 +193,15 @@ pub async fn a_lease_that_was_never_settled_is_never_already_applied<E: Env>(w: 
     let run = w.take().await;
     w.backend().hand_back(w.session, None, w.at()).await.expect("hand back");
     assert_eq!(w.settle(&run.lease, complete()).await, Settled::LeaseLost);
+    w.apply(&w.take().await.lease, complete()).await;
+    // A claim that the network delivered twice: of two leases with one nonce the first was settled, the second was not.
+    w.put(draft()).await;
+    let ask = w.ask(1);
+    let first = w.claim_as(&ask).await.jobs.remove(0);
+    w.apply(&first.lease, retry(secs(0))).await;
+    let second = w.claim_as(&ask).await.jobs.remove(0);
+    w.lose_leases().await;
+    assert_eq!(w.settle(&second.lease, complete()).await, Settled::LeaseLost);
 }
 
 pub async fn a_verdict_after_expiry_but_before_the_sweep_is_applied<E: Env>(w: &mut World<E>) {
