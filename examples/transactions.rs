@@ -1,8 +1,8 @@
 //! How do a job's effects and its completion happen together, or not at all? The handler completes its own job within the
 //! transaction that holds its writes.
 //!
-//! Of the engines there are today only the one in memory has transactions, and they hold jobs alone. So the handler's own
-//! write is here a job that it dispatches within the transaction; on a database it will be any row.
+//! Transactions of the memory engine hold jobs alone, so the handler's own write is here a job that it dispatches within the
+//! transaction. On SQLite it is any row, through `&mut *tx`: see `tests/e2e/sqlite.rs`.
 
 use serde::{Deserialize, Serialize};
 use windlass::prelude::*;

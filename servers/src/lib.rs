@@ -2,11 +2,13 @@
 //! process id when its handle is dropped. The machine's own servers are never touched.
 
 mod find;
+mod postgres;
 mod process;
 mod redis;
 mod redis_groups;
 
 pub use find::{Package, find_or_install};
+pub use postgres::{Postgres, PostgresSettings};
 pub use process::{Process, free_port};
 pub use redis::Redis;
 pub use redis_groups::{RedisCluster, RedisSentinels};

@@ -1,4 +1,4 @@
-//! End-to-end tests, one file a feature: real queues, real workers, the memory engine.
+//! End-to-end tests, one file a feature: real queues, real workers, the memory engine; `sqlite` on a file.
 //!
 //! Time is tokio's paused clock and a virtual clock of the queue that is moved along with it, so a minute costs nothing
 //! and nothing depends on how busy the machine is.
@@ -24,6 +24,7 @@ mod recorded;
 mod retries;
 mod shutdown;
 mod signals;
+mod sqlite;
 mod support;
 mod transactions;
 mod upgrades;

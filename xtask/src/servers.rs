@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use windlass_servers::Redis;
+use windlass_servers::{Postgres, Redis};
 
 use crate::run;
 
@@ -18,14 +18,26 @@ struct Engine {
     start: fn() -> Result<Box<dyn Running>>,
 }
 
-const ENGINES: &[Engine] =
-    &[Engine { variable: "WINDLASS_TEST_REDIS_URL", start: || Ok(Box::new(Redis::start()?)) }];
+const ENGINES: &[Engine] = &[
+    Engine { variable: "WINDLASS_TEST_POSTGRES_URL", start: || Ok(Box::new(Postgres::start()?)) },
+    Engine { variable: "WINDLASS_TEST_REDIS_URL", start: || Ok(Box::new(Redis::start()?)) },
+];
 
 /// A server that runs until it is dropped or left.
 trait Running {
     fn url(&self) -> String;
     /// Lets it run on: its process id and its folder.
     fn leave(self: Box<Self>) -> Result<(u32, PathBuf)>;
+}
+
+impl Running for Postgres {
+    fn url(&self) -> String {
+        Self::url(self)
+    }
+
+    fn leave(self: Box<Self>) -> Result<(u32, PathBuf)> {
+        Self::leave(*self)
+    }
 }
 
 impl Running for Redis {

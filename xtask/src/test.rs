@@ -3,11 +3,17 @@
 use anyhow::{Result, bail, ensure};
 
 use crate::counts::{self, Counts};
-use crate::{examples, run, servers};
+use crate::{crash, examples, run, servers, sim};
 
-/// Runs tests, doc tests and examples; a failure in one does not keep the others from running.
+/// Runs tests, doc tests, examples, the simulator and a crash run; a failure in one does not keep the others from running.
 pub(crate) fn test(long: bool) -> Result<()> {
-    let parts = [("tests", tests(long)?), ("doc tests", doc_tests()?), ("examples", examples::run_all()?)];
+    let parts = [
+        ("tests", tests(long)?),
+        ("doc tests", doc_tests()?),
+        ("examples", examples::run_all()?),
+        ("simulator", sim::of_every_change(long)),
+        ("crash run", crash::short()?),
+    ];
     let mut total = Counts::default();
     println!();
     for (what, part) in parts {
@@ -35,7 +41,8 @@ fn tests(long: bool) -> Result<Counts> {
         run::cargo("test --workspace --lib --bins --tests --examples --no-fail-fast")
     };
     if long {
-        command.env("PROPTEST_CASES", "4096").env("WINDLASS_MODEL_RUNS", "500");
+        command.env("PROPTEST_CASES", "4096");
+        command.env("WINDLASS_MODEL_RUNS", "1000").env("WINDLASS_SOAK_SECONDS", "120");
     }
     let _servers = servers::for_tests(&mut command)?;
     let output = run::watch(&mut command)?;

@@ -1,0 +1,227 @@
+//! Named points at which a process kills or freezes itself.
+
+use std::fmt;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::net::UnixStream;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Signal, getpid, kill_process};
+
+use crate::wire::{Event, Teller};
+
+/// A point on the way of a job, as one of the processes sees it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Point {
+    /// A claim has been answered, and the worker has not heard of it.
+    Claimed,
+    /// A job is about to be handled.
+    BeforeHandler,
+    /// Its handler runs.
+    InHandler,
+    /// Its handler has answered, and nothing was settled.
+    AfterHandler,
+    /// A settle is under way to the engine, or back.
+    Settling,
+    /// A settle has been answered, and the worker has not heard of it.
+    Settled,
+    /// A beat is under way.
+    Extending,
+    /// A dispatch is under way to the engine, or back.
+    Pushing,
+    /// A dispatch has been answered, and nobody has heard of it.
+    Pushed,
+    /// A transaction has written, and is not committed.
+    InTransaction,
+    /// A commit is under way.
+    Committing,
+}
+
+impl Point {
+    pub(crate) const OF_WORKERS: [Self; 7] = [
+        Self::Claimed,
+        Self::BeforeHandler,
+        Self::InHandler,
+        Self::AfterHandler,
+        Self::Settling,
+        Self::Settled,
+        Self::Extending,
+    ];
+    /// Where a worker that stands still holds what it should not settle afterwards.
+    pub(crate) const TO_FREEZE: [Self; 4] =
+        [Self::Claimed, Self::InHandler, Self::AfterHandler, Self::Settling];
+    pub(crate) const OF_DISPATCHERS: [Self; 2] = [Self::Pushing, Self::Pushed];
+    pub(crate) const OF_WRITERS: [Self; 2] = [Self::InTransaction, Self::Committing];
+
+    const ALL: [(Self, &'static str); 11] = [
+        (Self::Claimed, "claimed"),
+        (Self::BeforeHandler, "before-handler"),
+        (Self::InHandler, "in-handler"),
+        (Self::AfterHandler, "after-handler"),
+        (Self::Settling, "settling"),
+        (Self::Settled, "settled"),
+        (Self::Extending, "extending"),
+        (Self::Pushing, "pushing"),
+        (Self::Pushed, "pushed"),
+        (Self::InTransaction, "in-transaction"),
+        (Self::Committing, "committing"),
+    ];
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|(point, _)| point == self).map_or("", |(_, name)| *name);
+        f.pad(name)
+    }
+}
+
+impl FromStr for Point {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let found = Self::ALL.iter().find(|(_, name)| *name == text);
+        found.map(|(point, _)| *point).ok_or_else(|| anyhow::anyhow!("no point `{text}`"))
+    }
+}
+
+/// What a process does to itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Blow {
+    Die,
+    Freeze,
+}
+
+/// What a process is to do to itself, at which point, and when it comes past there for the which time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Trap {
+    pub(crate) blow: Blow,
+    pub(crate) point: Point,
+    pub(crate) passage: u32,
+    /// For a point that is a while under way: so many microseconds after its beginning.
+    pub(crate) micros: u32,
+}
+
+impl fmt::Display for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blow = if self.blow == Blow::Die { "die" } else { "freeze" };
+        write!(f, "{blow}:{}:{}:{}", self.point, self.passage, self.micros)
+    }
+}
+
+impl FromStr for Trap {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let [blow, point, passage, micros] = parts[..] else { anyhow::bail!("no trap `{text}`") };
+        let blow = if blow == "freeze" { Blow::Freeze } else { Blow::Die };
+        Ok(Self { blow, point: point.parse()?, passage: passage.parse()?, micros: micros.parse()? })
+    }
+}
+
+/// The trap of a process, and its way to the collector. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Trapped {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    teller: Teller,
+    /// Looked at before the lock: most passages of a point are of no interest.
+    armed: AtomicBool,
+    trap: Mutex<Option<Trap>>,
+}
+
+impl Trapped {
+    /// Sets the traps that are ordered, on a thread of its own, for as long as the process lives.
+    pub(crate) fn new(teller: Teller, orders: UnixStream) -> Self {
+        let shared = Shared { teller, armed: AtomicBool::new(false), trap: Mutex::default() };
+        let trapped = Self { shared: Arc::new(shared) };
+        let listener = trapped.clone();
+        std::thread::spawn(move || {
+            for order in BufReader::new(orders).lines().map_while(Result::ok) {
+                match order.parse() {
+                    Ok(trap) => listener.set(trap),
+                    Err(error) => listener.tell(&Event::Wrong(format!("{error}"))),
+                }
+            }
+        });
+        trapped
+    }
+
+    /// Sets a trap.
+    pub(crate) fn set(&self, trap: Trap) {
+        *self.shared.trap.lock().unwrap_or_else(PoisonError::into_inner) = Some(trap);
+        self.shared.armed.store(true, Ordering::Release);
+    }
+
+    /// Says what happens.
+    pub(crate) fn tell(&self, event: &Event) {
+        self.shared.teller.tell(event);
+    }
+
+    /// Comes past a point.
+    pub(crate) fn pass(&self, point: Point) {
+        if let Some(trap) = self.sprung(point) {
+            self.strike(trap);
+        }
+    }
+
+    /// Makes a call that passes a point while it is under way.
+    pub(crate) async fn within<T>(&self, point: Point, call: impl Future<Output = T>) -> T {
+        let Some(trap) = self.sprung(point) else { return call.await };
+        let mut call = std::pin::pin!(call);
+        // The engine's answer may come first: then the point is right behind the call.
+        let answered =
+            tokio::time::timeout(Duration::from_micros(u64::from(trap.micros)), call.as_mut()).await;
+        self.strike(trap);
+        match answered {
+            Ok(answer) => answer,
+            Err(_) => call.await,
+        }
+    }
+
+    fn sprung(&self, point: Point) -> Option<Trap> {
+        if !self.shared.armed.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut set = self.shared.trap.lock().unwrap_or_else(PoisonError::into_inner);
+        let trap = set.as_mut().filter(|trap| trap.point == point)?;
+        trap.passage = trap.passage.saturating_sub(1);
+        if trap.passage > 0 {
+            return None;
+        }
+        self.shared.armed.store(false, Ordering::Release);
+        set.take()
+    }
+
+    fn strike(&self, trap: Trap) {
+        let point = trap.point.to_string();
+        let (event, signal) = match trap.blow {
+            Blow::Die => (Event::Dying(point), Signal::KILL),
+            Blow::Freeze => (Event::Freezing(point), Signal::STOP),
+        };
+        self.tell(&event);
+        // It cannot fail: this process is there, and is its own.
+        let _ = kill_process(getpid(), signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traps_are_read_as_they_are_written() {
+        for (point, _) in Point::ALL {
+            for blow in [Blow::Die, Blow::Freeze] {
+                let trap = Trap { blow, point, passage: 3, micros: 150 };
+                assert_eq!(trap.to_string().parse::<Trap>().unwrap(), trap);
+            }
+        }
+        assert!("die:nowhere:1:0".parse::<Trap>().is_err() && "die".parse::<Trap>().is_err());
+    }
+}
