@@ -157,7 +157,7 @@ async fn a_settle_that_is_cut_anywhere_is_applied_once() {
         let applied = record.state.kind() == StateKind::Completed;
         match settled {
             Ok(answers) => {
-                assert_eq!((answers, applied), (vec![Settled::Applied(StateKind::Completed)], true))
+                assert_eq!((answers, applied), (vec![Settled::Applied(StateKind::Completed)], true));
             }
             Err(error) => {
                 assert!(
