@@ -5,7 +5,7 @@ mod support;
 use std::collections::HashMap;
 
 use windlass_core::{
-    At, Backend, Body, Claim, JobId, Kind, NewJob, Nonce, QueueName, Ruling, SessionId, Verdict,
+    At, Backend, Body, Claim, JobId, Keep, Kind, NewJob, Nonce, QueueName, Retention, Ruling, SessionId, Verdict,
 };
 use windlass_redis::{RedisBackend, RedisOptions};
 use windlass_servers::Redis;
@@ -22,7 +22,11 @@ fn usual_job() -> NewJob {
 
 async fn opened() -> (Redis, RedisBackend) {
     let server = Redis::start().expect("a private Redis");
-    let backend = RedisBackend::connect_with(RedisOptions::new(server.url())).await.expect("it answers");
+    // Few enough that ends are forgotten while others come.
+    let completed = Keep::new(1_000, std::time::Duration::from_secs(3_600));
+    let retention = Retention { completed, ..Retention::default() };
+    let options = RedisOptions::new(server.url()).retention(retention);
+    let backend = RedisBackend::connect_with(options).await.expect("it answers");
     (server, backend)
 }
 
