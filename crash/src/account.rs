@@ -34,6 +34,9 @@ pub(crate) struct Account {
     pub(crate) wrong: Vec<(&'static str, String)>,
 }
 
+/// When a run began (1) or ended (-1), and of which job.
+type Step = (Stamp, i64, u64);
+
 /// Why a lease was lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cause {
@@ -364,7 +367,7 @@ impl<'a> Accounting<'a> {
 
     /// No more of a key run at once than may.
     fn exclusions(&mut self) {
-        let mut runs: BTreeMap<(String, u32), Vec<(Stamp, i64, u64)>> = BTreeMap::new();
+        let mut runs: BTreeMap<(String, u32), Vec<Step>> = BTreeMap::new();
         for number in 0..self.plan.jobs {
             let Some((key, at_most)) = self.plan.wish(number).exclusion() else { continue };
             // Keys of uniqueness are of a kind in a queue, those of a limit of a queue.
