@@ -47,6 +47,10 @@ impl fmt::Debug for AnyBackend {
 impl Connect for AnyBackend {
     const SCHEMES: &'static [&'static str] = &[
         "memory",
+        #[cfg(feature = "postgres")]
+        "postgres",
+        #[cfg(feature = "postgres")]
+        "postgresql",
         #[cfg(feature = "sqlite")]
         "sqlite",
     ];
@@ -56,6 +60,10 @@ impl Connect for AnyBackend {
         let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
         if windlass_memory::MemoryBackend::SCHEMES.contains(&scheme) {
             return Ok(Self::new(windlass_memory::MemoryBackend::connect(url).await?));
+        }
+        #[cfg(feature = "postgres")]
+        if windlass_postgres::PostgresBackend::SCHEMES.contains(&scheme) {
+            return Ok(Self::new(windlass_postgres::PostgresBackend::connect(url).await?));
         }
         #[cfg(feature = "sqlite")]
         if windlass_sqlite::SqliteBackend::SCHEMES.contains(&scheme) {

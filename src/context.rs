@@ -342,6 +342,7 @@ impl Control {
             match self.order() {
                 None => changed.await,
                 Some(order) => tokio::select! {
+                    biased;
                     () = tokio::time::sleep_until(order.by) => return order.reason,
                     () = changed => {}
                 },

@@ -5,6 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -35,7 +36,10 @@ pub(crate) enum Ran {
     Snoozed,
     Cancelled,
     Buried,
+    /// Stopped by a shutdown after it had started.
     Released,
+    /// Handed back without having been started.
+    HandedBack,
     /// Stopped because the lease is lost: nobody would believe a verdict.
     Abandoned,
 }
@@ -86,7 +90,7 @@ impl Executor {
         let Some(runner) = self.jobs.runner(envelope.kind()) else {
             // A claim names its kinds, so an engine that hands out others is at fault; somebody else can run it.
             tracing::error!(job = %envelope.job_ref(), kind = %envelope.kind(), "claimed a job of an unknown kind; released");
-            return Finished { ran: Ran::Released, verdict: Some(envelope.release()), failure: None };
+            return Finished { ran: Ran::HandedBack, verdict: Some(envelope.release()), failure: None };
         };
         let Ok(limit) = time_limit(&envelope) else {
             let verdict = envelope.cancel("its deadline had passed".to_owned());
@@ -198,8 +202,9 @@ struct TooLate;
 /// How long the attempt may take: its timeout, or what is left until its deadline.
 fn time_limit(envelope: &Envelope<Raw, Running>) -> Result<Option<Duration>, TooLate> {
     let Some(deadline) = envelope.state().deadline() else { return Ok(envelope.timeout()) };
-    // It may have waited here for a slot; in whole milliseconds, as the engine counts.
-    let waited = u64::try_from(envelope.state().arrived.elapsed().as_millis()).unwrap_or(u64::MAX);
+    // It may have been long under way, and waited here for a slot; in whole milliseconds, as the engine counts. Counted
+    // from before the claim was sent, so rather too early than too late.
+    let waited = u64::try_from(envelope.state().asked.elapsed().as_millis()).unwrap_or(u64::MAX);
     let left = deadline.since(envelope.state().claimed_at()).saturating_sub(Duration::from_millis(waited));
     if left.is_zero() {
         return Err(TooLate);
@@ -220,7 +225,7 @@ async fn guarded(
     };
     let mut run = std::pin::pin!(run);
     // Most short jobs are done at the first poll: then no timer and no waiter was needed.
-    if let std::task::Poll::Ready(ended) = futures::poll!(run.as_mut()) {
+    if let Poll::Ready(ended) = futures::poll!(run.as_mut()) {
         return Ok(caught(ended));
     }
     let limited = async {
@@ -229,6 +234,14 @@ async fn guarded(
             None => std::future::pending().await,
         }
     };
+    // That poll counts for this turn: the run is not polled twice in one.
+    let mut polled = true;
+    let run =
+        std::future::poll_fn(
+            |cx| {
+                if std::mem::take(&mut polled) { Poll::Pending } else { run.as_mut().poll(cx) }
+            },
+        );
     tokio::select! {
         biased;
         ended = run => Ok(caught(ended)),

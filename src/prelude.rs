@@ -1,5 +1,7 @@
 //! Everything a program that dispatches and runs jobs names: `use windlass::prelude::*`.
 
+#[cfg(feature = "postgres")]
+pub use crate::PostgresBackend;
 #[cfg(feature = "sqlite")]
 pub use crate::SqliteBackend;
 pub use crate::duration::{days, hours, milliseconds, minutes, seconds};

@@ -2,7 +2,9 @@
 //! process id when its handle is dropped. The machine's own servers are never touched.
 
 mod find;
+mod postgres;
 mod process;
 
 pub use find::{Package, find_or_install};
+pub use postgres::{Postgres, PostgresSettings};
 pub use process::{Process, free_port};

@@ -16,8 +16,8 @@ pub struct Running {
     pub(crate) generation: u32,
     pub(crate) created_at: Timestamp,
     pub(crate) claimed_at: Timestamp,
-    /// The same by this process's clock, to know how long it waited here.
-    pub(crate) arrived: Instant,
+    /// By this process's clock, from before the claim was sent: to know how long it was under way and waited here.
+    pub(crate) asked: Instant,
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) suspect: bool,
 }
@@ -67,8 +67,8 @@ impl Running {
 }
 
 impl Envelope<Raw, Running> {
-    /// The envelope of a claimed job.
-    pub(crate) fn claimed(job: ClaimedJob, now: Timestamp) -> Self {
+    /// The envelope of a job whose claim was sent at `asked` and met the engine at `now`.
+    pub(crate) fn claimed(job: ClaimedJob, now: Timestamp, asked: Instant) -> Self {
         Self {
             job: Raw,
             body: job.body,
@@ -79,7 +79,7 @@ impl Envelope<Raw, Running> {
                 generation: job.generation,
                 created_at: job.created_at,
                 claimed_at: now,
-                arrived: Instant::now(),
+                asked,
                 deadline: job.deadline,
                 suspect: job.suspect,
             },

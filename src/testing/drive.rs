@@ -182,7 +182,7 @@ impl<'q, B: Engine> Drive<'q, B> {
     }
 
     async fn run_one(&mut self, job: ClaimedJob, claimed_at: Timestamp) -> Stepped {
-        let envelope = Envelope::claimed(job, claimed_at);
+        let envelope = Envelope::claimed(job, claimed_at, tokio::time::Instant::now());
         let mut stepped = Stepped {
             job: envelope.job_ref(),
             kind: envelope.kind().to_string(),

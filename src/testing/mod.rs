@@ -49,6 +49,9 @@ mod performed;
 mod query;
 mod safety;
 mod sequence;
+#[cfg(feature = "mutants")]
+#[doc(hidden)]
+pub mod simulation;
 mod snapshot;
 mod text;
 

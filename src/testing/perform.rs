@@ -167,7 +167,8 @@ async fn run<J: Job>(
     let codec = job.body.codec;
     let mark = queue.mark();
     let executor = Executor::new(jobs, queue.erase());
-    let finished = executor.run(Envelope::claimed(job, claimed.now), Arc::new(Control::default())).await;
+    let envelope = Envelope::claimed(job, claimed.now, tokio::time::Instant::now());
+    let finished = executor.run(envelope, Arc::new(Control::default())).await;
     let at_once = queue.since(mark);
     let mark = queue.mark();
     let verdict = finished.verdict.clone();

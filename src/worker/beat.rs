@@ -11,6 +11,7 @@ use windlass_core::limits::BATCH_MAX;
 use windlass_core::{Held, Kept, Result};
 
 use super::drive::Shared;
+use super::simulated::Mutant;
 use crate::any::Engine;
 
 pub(crate) async fn run<B: Engine>(shared: Arc<Shared<B>>) {
@@ -22,7 +23,10 @@ async fn fence<B: Engine>(shared: &Shared<B>) {
     let margin = shared.settings.fence_margin();
     loop {
         let now = Instant::now();
-        let danger = shared.hand().fence(now, margin);
+        let simulated = &shared.settings.simulated;
+        let blind = simulated.is(Mutant::NeverFences)
+            || (simulated.is(Mutant::BeatBlocksFence) && simulated.is_beating());
+        let danger = if blind { None } else { shared.hand().fence(now, margin) };
         // A claim that was long under way brings leases that are old already, so look once a margin at least.
         let look = now + margin;
         tokio::time::sleep_until(danger.map_or(look, |danger| danger.min(look))).await;
@@ -34,7 +38,10 @@ async fn extend<B: Engine>(shared: &Shared<B>) {
     let mut next = Instant::now() + every;
     loop {
         let _ = tokio::time::timeout_at(next, shared.beat_now.notified()).await;
-        match beat(shared).await {
+        shared.settings.simulated.beats(true);
+        let beaten = beat(shared).await;
+        shared.settings.simulated.beats(false);
+        match beaten {
             Ok(()) => {
                 shared.set_trusted(true);
                 next = Instant::now() + every;
@@ -51,7 +58,13 @@ async fn extend<B: Engine>(shared: &Shared<B>) {
 
 /// One beat, in calls of at most a thousand.
 async fn beat<B: Engine>(shared: &Shared<B>) -> Result<()> {
-    let held = shared.hand().held();
+    let mut held = shared.hand().held();
+    if shared.settings.simulated.is(Mutant::BeatForgetsVerdicts) {
+        held = shared.hand().held_without_verdicts();
+    }
+    if shared.settings.simulated.is(Mutant::NamesAllStarted) {
+        held.iter_mut().for_each(|held| held.started = true);
+    }
     for held in held.chunks(BATCH_MAX) {
         let asked = Instant::now();
         let queue = &shared.queue;
@@ -62,7 +75,10 @@ async fn beat<B: Engine>(shared: &Shared<B>) -> Result<()> {
             windlass_core::Error::new(windlass_core::ErrorKind::Timeout, "no answer to an extend")
                 .effect_unknown()
         })??;
-        let answers: Vec<(Held, Kept)> = held.iter().cloned().zip(kept).collect();
+        let mut answers: Vec<(Held, Kept)> = held.iter().cloned().zip(kept).collect();
+        if shared.settings.simulated.is(Mutant::CancelUnheard) {
+            answers.retain(|(_, kept)| *kept != Kept::CancelRequested);
+        }
         let mut hand = shared.hand();
         hand.heard(&answers, asked + lease, shared.settings.cancel_grace);
         if hand.has_verdicts() {

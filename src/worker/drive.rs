@@ -21,6 +21,7 @@ use windlass_core::{
 use super::hand::{Claimed, Hand, Ruled};
 use super::order::Order;
 use super::report::Report;
+use super::simulated::Mutant;
 use super::{Settings, beat, runner, upkeep};
 use crate::any::{AnyBackend, Engine};
 use crate::context::Stop;
@@ -84,7 +85,10 @@ impl<B: Engine> Shared<B> {
         order: &Order,
         settings: Settings,
     ) -> Self {
-        let session = queue.entropy().session();
+        let mut session = queue.entropy().session();
+        if settings.simulated.is(Mutant::SessionReused) {
+            session = SessionId::from_u128(1);
+        }
         Self {
             session,
             kinds: jobs.kinds(),
@@ -114,6 +118,14 @@ impl<B: Engine> Shared<B> {
         if self.trusted.swap(trusted, Ordering::AcqRel) != trusted {
             self.bell.notify_one();
         }
+    }
+
+    /// Until when a lease must last for its job to be started now.
+    pub(crate) fn must_last_until(&self, now: Instant) -> Instant {
+        if self.settings.simulated.is(Mutant::StartsOldLeases) {
+            return now.checked_sub(self.settings.lease * 2).unwrap_or(now);
+        }
+        now + self.settings.fence_margin()
     }
 
     /// There may be work. The listener has done its part until the drive asks for it again: listening on would only hear
@@ -160,9 +172,10 @@ pub(crate) async fn run<B: Engine>(
 ) -> Result<Report> {
     // Dropping the set ends its tasks, so nothing outlives this future.
     let mut tasks = JoinSet::new();
-    tasks.spawn(beat::run(Arc::clone(&shared)));
-    tasks.spawn(upkeep::sweep(Arc::clone(&shared)));
-    tasks.spawn(upkeep::listen(Arc::clone(&shared)));
+    let simulated = &shared.settings.simulated;
+    tasks.spawn(simulated.hold(beat::run(Arc::clone(&shared))));
+    tasks.spawn(simulated.hold(upkeep::sweep(Arc::clone(&shared))));
+    tasks.spawn(simulated.hold(upkeep::listen(Arc::clone(&shared))));
     let mut drive = Drive {
         shared: &shared,
         order,
@@ -172,16 +185,19 @@ pub(crate) async fn run<B: Engine>(
         failures: 0,
         begun: Instant::now(),
         claimed_free: Instant::now(),
-        unknown_claims: Vec::new(),
+        unknown_claim: None,
     };
     {
         let mut work = std::pin::pin!(drive.work());
         tokio::select! {
+            biased;
             () = shutdown => {
                 shared.stopping.cancel();
                 shared.bell.notify_one();
                 // A call that is under way is waited for: only its answer tells what it took and what it settled.
-                let _ = tokio::time::timeout(shared.settings.shutdown_deadline, work).await;
+                let patient = shared.settings.simulated.is(Mutant::StopsLate);
+                let deadline = if patient { DELAY_MAX } else { shared.settings.shutdown_deadline };
+                let _ = tokio::time::timeout(deadline, work).await;
             }
             () = &mut work => {}
         }
@@ -204,8 +220,15 @@ struct Drive<'a, B: Engine> {
     begun: Instant,
     /// When a claim with free slots was last made: only such a claim may bring a suspect.
     claimed_free: Instant,
-    /// Claims whose answer was lost: what they took is to be handed back.
-    unknown_claims: Vec<Nonce>,
+    /// A claim whose answer was lost: what it took is handed back before anything else is claimed.
+    unknown_claim: Option<UnknownClaim>,
+}
+
+#[derive(Clone, Copy)]
+struct UnknownClaim {
+    nonce: Nonce,
+    /// When what it took has lapsed by itself.
+    lapses: Instant,
 }
 
 impl<B: Engine> Drive<'_, B> {
@@ -287,12 +310,15 @@ impl<B: Engine> Drive<'_, B> {
         if free == 0 && self.claimed_free.elapsed() > SUSPECTS_EVERY {
             ahead = 0;
         }
-        Slots { free, ahead, suspects: !hand.has_suspect() }
+        let suspects = !hand.has_suspect() || settings.simulated.is(Mutant::SuspectsAlways);
+        Slots { free, ahead, suspects }
     }
 
     /// Whether a claim is allowed: there are free slots, the session can be extended, and the time is not up.
     fn has_room(&self, slots: Slots) -> bool {
-        slots.free + slots.ahead > 0 && self.shared.trusted.load(Ordering::Acquire) && !self.time_is_up()
+        let reckless = self.shared.settings.simulated.is(Mutant::ClaimsUntrusted);
+        let trusted = self.shared.trusted.load(Ordering::Acquire) || reckless;
+        slots.free + slots.ahead > 0 && trusted && !self.time_is_up()
     }
 
     fn time_is_up(&self) -> bool {
@@ -314,8 +340,18 @@ impl<B: Engine> Drive<'_, B> {
 
     /// One call to the engine: verdicts, a claim, or both.
     async fn round(&mut self, slots: Option<Slots>) {
+        // One claim at a time may be uncertain: in a long outage they would pile up, each with jobs that nobody runs.
+        let slots = if self.unknown_claim.is_some() && slots.is_some() {
+            self.hand_back_unknown().await;
+            None
+        } else {
+            slots
+        };
         let ruled = self.shared.hand().take_verdicts(BATCH_MAX);
         let verdicts = &ruled.verdicts[..];
+        if slots.is_none() && verdicts.is_empty() {
+            return;
+        }
         let claim = slots.map(|slots| self.claim(slots));
         let asked = Instant::now();
         let (queue, at) = (&self.shared.queue, self.shared.queue.at());
@@ -335,15 +371,22 @@ impl<B: Engine> Drive<'_, B> {
                 if let (Some(claimed), Some(claim)) = (claimed, claim) {
                     self.claimed(claimed, &claim, asked);
                 }
-                self.hand_back_unknown().await;
+                if !verdicts.is_empty() && (slots.is_none() || self.shared.settings.until_empty) {
+                    // What they freed or made was not claimed, or need not have been seen by the claim.
+                    self.empty = false;
+                    self.shared.hungry.store(true, Ordering::Release);
+                }
             }
             Err(error) => {
                 if error.effect() == Effect::Unknown
                     && let Some(claim) = claim
+                    && !self.shared.settings.simulated.is(Mutant::KeepsUnknownClaims)
                 {
-                    self.unknown_claims.push(claim.nonce);
+                    self.unknown_claim =
+                        Some(UnknownClaim { nonce: claim.nonce, lapses: Instant::now() + claim.lease });
                 }
-                self.failed(ruled, &error).await;
+                self.put_back(ruled, &error);
+                self.back_off(&error).await;
             }
         }
     }
@@ -355,7 +398,11 @@ impl<B: Engine> Drive<'_, B> {
         Claim {
             session: self.shared.session,
             nonce: self.shared.queue.entropy().nonce(),
-            queues: self.order.next(),
+            queues: if self.shared.settings.simulated.is(Mutant::WeightsIgnored) {
+                self.order.names()
+            } else {
+                self.order.next()
+            },
             kinds: self.shared.kinds.clone(),
             limit: slots.free,
             ahead: slots.ahead,
@@ -371,16 +418,22 @@ impl<B: Engine> Drive<'_, B> {
             claimed.wake_at.map(|due| NextDue { here: asked + due.since(claimed.now), there: due });
         let hungry = claimed.more || claimed.jobs.len() == claim.limit + claim.ahead;
         self.shared.hungry.store(hungry, Ordering::Release);
-        let fenced_at = asked + self.shared.settings.lease;
+        let simulated = &self.shared.settings.simulated;
+        let from = if simulated.is(Mutant::LeaseFromReply) { Instant::now() } else { asked };
+        let fenced_at = from + self.shared.settings.lease;
+        let asked = if simulated.is(Mutant::DeadlineFromReply) { Instant::now() } else { asked };
         let now = claimed.now;
-        let jobs =
-            claimed.jobs.into_iter().map(|job| Claimed { envelope: Envelope::claimed(job, now), fenced_at });
+        let jobs = claimed
+            .jobs
+            .into_iter()
+            .map(|job| Claimed { envelope: Envelope::claimed(job, now, asked), fenced_at });
         // What comes when it is time to stop is not started, and handed back.
         let stopping = self.shared.stopping.is_cancelled();
-        let runners = if stopping { 0 } else { self.shared.settings.concurrency };
+        let one_more = usize::from(simulated.is(Mutant::RunsTooMany));
+        let runners = if stopping { 0 } else { self.shared.settings.concurrency + one_more };
         let start = self.shared.hand().take_in(jobs, runners);
         for _ in 0..start {
-            self.runners.spawn(runner::run(Arc::clone(self.shared)));
+            self.runners.spawn(self.shared.settings.simulated.hold(runner::run(Arc::clone(self.shared))));
         }
     }
 
@@ -397,10 +450,10 @@ impl<B: Engine> Drive<'_, B> {
         }
     }
 
-    /// Puts verdicts back after a failed call, and backs off.
-    async fn failed(&mut self, ruled: Arc<Ruled>, error: &Error) {
+    /// Backs off after a failed call.
+    async fn back_off(&mut self, error: &Error) {
         self.failures += 1;
-        self.put_back(ruled, error);
+        self.shared.hand().report.storage_errors += 1;
         // 50 ms, doubling, at most 5 s, with full jitter above half.
         let most =
             Duration::from_millis(50).saturating_mul(1 << self.failures.min(7)).min(Duration::from_secs(5));
@@ -414,9 +467,11 @@ impl<B: Engine> Drive<'_, B> {
 
     fn put_back(&self, ruled: Arc<Ruled>, error: &Error) {
         let mut hand = self.shared.hand();
-        hand.report.storage_errors += 1;
         // The hand keeps a reference while it is in flight; let go of that one first, so that nothing is copied.
         hand.settle_ended(Ruled::default());
+        if self.shared.settings.simulated.is(Mutant::VerdictsForgotten) {
+            return;
+        }
         let ruled = Arc::unwrap_or_clone(ruled);
         if error.kind() != ErrorKind::Invalid {
             return hand.settle_ended(ruled);
@@ -434,17 +489,20 @@ impl<B: Engine> Drive<'_, B> {
         hand.settle_ended(again);
     }
 
-    /// Hands back what claims took whose answers were lost; otherwise it would wait for the end of its lease.
+    /// Hands back what a claim took whose answer was lost; otherwise it would wait for the end of its lease.
     async fn hand_back_unknown(&mut self) {
-        while let Some(nonce) = self.unknown_claims.last().copied() {
+        while let Some(UnknownClaim { nonce, lapses }) = self.unknown_claim {
+            if Instant::now() >= lapses {
+                self.unknown_claim = None;
+                break;
+            }
             let queue = &self.shared.queue;
             match queue.backend().hand_back(self.shared.session, Some(nonce), queue.at()).await {
                 Ok(handed) if handed == BATCH_MAX => {}
-                Ok(_) => {
-                    self.unknown_claims.pop();
-                    self.shared.hungry.store(true, Ordering::Release);
+                Ok(_) => self.unknown_claim = None,
+                Err(error) => {
+                    return self.back_off(&error).await;
                 }
-                Err(_) => return,
             }
         }
     }

@@ -45,6 +45,12 @@ impl Ruled {
         self.ran.push(ran);
     }
 
+    /// Their leases. What is handed back without having been started counts no lost lease, should this side die first.
+    fn held(&self) -> impl Iterator<Item = Held> {
+        let ruled = self.verdicts.iter().zip(&self.ran);
+        ruled.map(|(verdict, ran)| Held { lease: verdict.lease.clone(), started: *ran != Ran::HandedBack })
+    }
+
     /// Splits off the first `count` at most.
     fn take(&mut self, count: usize) -> Self {
         if count >= self.verdicts.len() {
@@ -222,9 +228,15 @@ impl Hand {
             .map(|job| Held { lease: job.envelope.state().lease().clone(), started: false });
         let running =
             self.running.iter().flatten().map(|run| Held { lease: run.lease.clone(), started: true });
-        let ruled = self.ruled.verdicts.iter().chain(&self.settling.verdicts);
-        let ruled = ruled.map(|verdict| Held { lease: verdict.lease.clone(), started: true });
+        let ruled = self.ruled.held().chain(self.settling.held());
         waiting.chain(running).chain(ruled).collect()
+    }
+
+    /// [`held`](Self::held) with a fault in it, for the simulator: what is on its way to the engine is left out.
+    pub(crate) fn held_without_verdicts(&self) -> Vec<Held> {
+        let mut held = self.held();
+        held.truncate(self.waiting() + self.running());
+        held
     }
 
     /// Takes in the answers to a beat: leases that were kept until `fenced_at`, lost, or wanted back. What waits here and
@@ -289,7 +301,7 @@ impl Hand {
     /// Hands back a job that waited here.
     fn release(&mut self, job: Claimed) {
         self.suspects -= usize::from(job.envelope.state().suspect);
-        self.ruled.push(job.envelope.release(), Ran::Released);
+        self.ruled.push(job.envelope.release(), Ran::HandedBack);
     }
 
     /// The ids in hand, for a message.

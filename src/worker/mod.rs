@@ -12,6 +12,7 @@ mod pace;
 mod report;
 mod runner;
 mod signal;
+pub(crate) mod simulated;
 mod upkeep;
 
 use std::future::Future;
@@ -28,6 +29,7 @@ use crate::registry::{Jobs, Registry};
 use self::order::Order;
 pub use self::report::Report;
 pub use self::signal::shutdown_signal;
+use self::simulated::Simulated;
 
 /// Runs the jobs of any number of named queues, of any kinds.
 ///
@@ -47,7 +49,7 @@ pub struct Worker<B: Engine> {
     queue: Queue<B>,
     jobs: Jobs,
     order: Result<Order>,
-    settings: Settings,
+    pub(crate) settings: Settings,
 }
 
 /// What a worker goes by.
@@ -63,6 +65,7 @@ pub(crate) struct Settings {
     pub(crate) until_empty: bool,
     pub(crate) at_most_jobs: Option<u64>,
     pub(crate) at_most_time: Option<Duration>,
+    pub(crate) simulated: Simulated,
 }
 
 impl Default for Settings {
@@ -79,6 +82,7 @@ impl Default for Settings {
             until_empty: false,
             at_most_jobs: None,
             at_most_time: None,
+            simulated: Simulated::default(),
         }
     }
 }

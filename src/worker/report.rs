@@ -68,7 +68,7 @@ impl Report {
             Ran::Snoozed => &mut self.snoozed,
             Ran::Cancelled => &mut self.cancelled,
             Ran::Buried => &mut self.dead,
-            Ran::Released => &mut self.released,
+            Ran::Released | Ran::HandedBack => &mut self.released,
             Ran::Abandoned => &mut self.lost,
         }
     }

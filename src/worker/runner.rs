@@ -13,7 +13,7 @@ use crate::executor::Finished;
 
 pub(crate) async fn run<B: Engine>(shared: Arc<Shared<B>>) {
     let mut begun = Instant::now();
-    let mut given = shared.hand().next(begun + shared.settings.fence_margin());
+    let mut given = shared.hand().next(shared.must_last_until(begun));
     while let Some(job) = given {
         let (id, kind) = (job.envelope.id(), job.envelope.kind().clone());
         let finished = shared.executor.run(job.envelope, job.control).await;
@@ -44,7 +44,7 @@ fn hand_in<B: Engine>(
 ) -> (Option<super::hand::Given>, bool) {
     let mut hand = shared.hand();
     let drive_is_due = hand.finished(place, finished, ended - begun);
-    let next = hand.next(ended + shared.settings.fence_margin());
+    let next = hand.next(shared.must_last_until(ended));
     drop(hand);
     if drive_is_due {
         shared.bell.notify_one();

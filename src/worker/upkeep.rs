@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use windlass_core::{Sweep, Wake};
 
 use super::drive::{ListenFor, Shared};
@@ -13,6 +14,9 @@ const ANSWER_MOST: Duration = Duration::from_secs(2);
 
 /// How long after a wait that failed the next one begins at the latest.
 const AGAIN_MOST: Duration = Duration::from_secs(2);
+
+/// How long an engine is not asked again after an answer that it may repeat for no reason: listening must not spin.
+const SAME_AGAIN: Duration = Duration::from_millis(10);
 
 /// Sweeps every few seconds, until there is nothing more to do each time. Workers start at random moments, so that many of
 /// them do not sweep at once.
@@ -49,6 +53,7 @@ pub(crate) async fn sweep<B: Engine>(shared: Arc<Shared<B>>) {
 
 /// Listens for wake-ups: for work only while the drive is hungry, for control always.
 pub(crate) async fn listen<B: Engine>(shared: Arc<Shared<B>>) {
+    let mut looked = Instant::now();
     loop {
         let appetite = shared.appetite.notified();
         let ListenFor { queues, due, max } = shared.listen_for();
@@ -56,17 +61,28 @@ pub(crate) async fn listen<B: Engine>(shared: Arc<Shared<B>>) {
         let wait = shared.queue.backend().wait(shared.session, &queues, due, max);
         let wait = tokio::time::timeout(max.saturating_add(ANSWER_MOST), wait);
         let wake = tokio::select! {
+            biased;
             wake = wait => wake.unwrap_or(Ok(Wake::Nothing)),
             // What to listen for has changed.
             () = appetite => continue,
         };
         match wake {
-            Ok(Wake::Control) => shared.beat_now.notify_one(),
+            Ok(Wake::Control) => {
+                shared.beat_now.notify_one();
+                if !queues.is_empty() && looked.elapsed() >= shared.settings.poll {
+                    // Nor must polling depend on what else it has to say.
+                    looked = Instant::now();
+                    shared.look_again();
+                }
+                // The beat takes the engine what it wants to hear; until then it may say the same again.
+                tokio::time::sleep(SAME_AGAIN).await;
+            }
             Ok(Wake::Work | Wake::Nothing) if queues.is_empty() => {
                 // Nothing was asked for: an engine that answers all the same must not make this spin.
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(SAME_AGAIN).await;
             }
             Ok(Wake::Work | Wake::Nothing) => {
+                looked = Instant::now();
                 shared.look_again();
                 // The drive claims now and then says what to listen for; asking the engine in between would be in vain.
                 let _ = tokio::time::timeout(Duration::from_millis(20), shared.appetite.notified()).await;

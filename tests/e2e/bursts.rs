@@ -2,6 +2,7 @@
 
 use windlass::StateKind;
 use windlass::prelude::*;
+use windlass::testing::Verb;
 
 use super::support::*;
 
@@ -86,4 +87,19 @@ async fn a_burst_that_finishes_can_be_told_to_stop() {
     world.pass(seconds(6)).await;
     assert_eq!(stopped.await.unwrap().unwrap().released, 1);
     assert_eq!(world.state(&long).await, StateKind::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn until_empty_goes_on_with_what_a_verdict_made_while_it_could_not_claim() {
+    let world = World::new();
+    let first = Do::Then("second".to_owned(), Box::new(Do::Sleep(seconds(15))));
+    world.dispatch(act("first", first)).await;
+    // From the beat at 6.7 s on it does not trust itself to claim; the verdict at 15 s is settled all the same.
+    world.queue.backend().faults().fail_next(Verb::Extend, 12);
+    let task = tokio::spawn(world.worker().lease(seconds(20)).until_empty().run());
+    world.pass(seconds(60)).await;
+    let report = task.await.unwrap().unwrap();
+    assert!(report.storage_errors >= 4, "beats failed until after the verdict: {report:?}");
+    assert_eq!(report.completed, 2);
+    assert_eq!(world.journal.lines(), ["first", "second"]);
 }

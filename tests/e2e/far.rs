@@ -215,3 +215,33 @@ async fn a_full_claim_is_followed_by_another_without_a_hint() {
     assert_eq!(world.journal.lines().len(), 1_500, "a claim brings a thousand at most");
     working.kill().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_deadline_passed_while_its_claim_was_under_way_is_not_started() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    far.claims_take(seconds(4));
+    let late = world.queue.dispatch(finish("late")).deadline(seconds(3)).await.unwrap();
+    let soon = world.queue.dispatch(finish("soon")).deadline(seconds(10)).await.unwrap();
+    let working = start(worker);
+    world.pass(seconds(8)).await;
+    assert_eq!(world.journal.lines(), ["soon"]);
+    assert_eq!(world.state(&late).await, StateKind::Cancelled);
+    assert_eq!(world.state(&soon).await, StateKind::Completed);
+    working.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_calls_for_control_again_and_again_does_not_make_the_listener_spin() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    // The engine takes no note of a beat, and says again that there is something to hear.
+    far.cries_wolf(10_000);
+    let working = start(worker);
+    world.pass(seconds(1)).await;
+    assert!(far.waits() <= 110, "{} waits in a second", far.waits());
+    world.dispatch(finish("job")).await;
+    world.pass(seconds(2)).await;
+    assert_eq!(world.journal.lines(), ["job"], "it polls meanwhile");
+    working.kill().await;
+}

@@ -108,3 +108,26 @@ async fn jobs_of_a_claim_whose_answer_was_lost_are_handed_back_not_left_to_their
     assert_eq!((recorded.history().lost_leases, recorded.history().attempts), (0, 1));
     working.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn in_a_long_outage_at_most_one_claim_is_uncertain() {
+    let world = World::new();
+    let jobs: Vec<_> = (0..20).map(|n| finish(&n.to_string())).collect();
+    let jobs = world.queue.dispatch_all(jobs).await.unwrap();
+    // Claims and hand-backs happen, and their answers never arrive.
+    for verb in [Verb::Claim, Verb::Other] {
+        world.queue.backend().faults().lose_next_reply(verb, 1_000);
+    }
+    let working = start(world.worker().concurrency(1).lease(hours(1)));
+    for _ in 0..60 {
+        world.pass(seconds(1)).await;
+        let engine = world.queue.backend();
+        let records = jobs.iter().filter_map(|job| engine.peek(job.job_ref()));
+        let held = records.filter(|record| record.state.kind() == StateKind::Running).count();
+        assert!(held <= 1, "{held} jobs are held by claims that nobody heard of");
+    }
+    world.queue.backend().faults().clear();
+    world.pass(seconds(10)).await;
+    assert_eq!(world.journal.lines().len(), 20);
+    working.stop().await;
+}

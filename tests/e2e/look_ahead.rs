@@ -6,7 +6,7 @@ use windlass::core::{At, Backend as _, Claim, Kind, Nonce, QueueName, SessionId,
 use windlass::prelude::*;
 use windlass::{Dispatched, StateKind};
 
-use super::engine::Far;
+use super::engine::{FOR_EVER, Far};
 use super::support::*;
 
 /// A worker with one slot, busy with a job called "holds", which has claimed the given jobs ahead.
@@ -16,11 +16,22 @@ async fn holding(
     ahead: impl IntoIterator<Item = Act>,
 ) -> (Working, Dispatched<Act>, Vec<Dispatched<Act>>) {
     let (far, worker) = world.far();
+    holding_with(world, &far, short_of(worker), holds, ahead).await
+}
+
+/// The same, with a worker of one slot over `far`.
+async fn holding_with(
+    world: &World,
+    far: &Far,
+    worker: Worker<Far>,
+    holds: Duration,
+    ahead: impl IntoIterator<Item = Act>,
+) -> (Working, Dispatched<Act>, Vec<Dispatched<Act>>) {
     far.claims_take(milliseconds(20));
     far.settles_take(milliseconds(20));
     // Short jobs first, and an engine that is far away: it is worth looking ahead.
     world.queue.dispatch_all((0..50).map(|n| finish(&format!("short {n}")))).await.unwrap();
-    let working = start(short_of(worker));
+    let working = start(worker);
     world.pass(seconds(2)).await;
     assert_eq!(world.journal.lines().len(), 50);
     let holds = world.dispatch(act("holds", Do::SleepDeaf(holds))).await;
@@ -90,6 +101,26 @@ async fn the_death_of_their_worker_counts_no_lost_lease_for_them() {
     // Long enough for a beat to name them.
     world.pass(seconds(15)).await;
     working.kill().await;
+    world.pass(seconds(31)).await;
+    world.queue.backend().sweep(&Sweep::default(), At::Instant(world.clock.now())).await.unwrap();
+    assert_eq!(world.find(&holds).await.history().lost_leases, 1);
+    for job in &ahead {
+        let recorded = world.find(job).await;
+        assert_eq!((recorded.state(), recorded.history().lost_leases), (StateKind::Ready, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_death_of_their_worker_counts_no_lost_lease_for_them_while_they_are_being_handed_back() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    let worker = worker.concurrency(1).shutdown_deadline(hours(1));
+    let (working, holds, ahead) = holding_with(&world, &far, worker, hours(1), names(3)).await;
+    // What hands them back never arrives, and the beats meanwhile name them.
+    far.settles_take(FOR_EVER);
+    let stopping = working.signal();
+    world.pass(seconds(15)).await;
+    stopping.abort();
     world.pass(seconds(31)).await;
     world.queue.backend().sweep(&Sweep::default(), At::Instant(world.clock.now())).await.unwrap();
     assert_eq!(world.find(&holds).await.history().lost_leases, 1);

@@ -210,3 +210,35 @@ async fn a_duration_that_never_ends_means_never() {
     assert_eq!((report.completed, report.cancelled, report.released), (2, 0, 0));
     assert_eq!(waiter.await.unwrap(), Some(Ended::Completed(())));
 }
+
+/// Counts how often it is polled.
+#[derive(serde::Serialize, serde::Deserialize, Job)]
+#[job(name = "count_polls")]
+struct CountPolls;
+
+impl Handler for CountPolls {
+    type Deps = (Journal,);
+    type Error = Fault;
+
+    async fn handle(_: Self, (journal,): (Journal,), _: &mut Context) -> Result<Outcome, Fault> {
+        let mut sleep = std::pin::pin!(tokio::time::sleep(seconds(1)));
+        std::future::poll_fn(|cx| {
+            journal.write("polled");
+            sleep.as_mut().poll(cx)
+        })
+        .await;
+        Ok(Outcome::Done)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_is_polled_once_a_turn() {
+    let world = World::new();
+    let jobs = world.jobs.clone().register::<CountPolls>();
+    let working = start(Worker::new(world.queue.clone(), jobs));
+    let job = world.queue.dispatch(CountPolls).await.unwrap();
+    world.pass(seconds(3)).await;
+    assert_eq!(world.queue.find(&job).await.unwrap().unwrap().state(), StateKind::Completed);
+    assert_eq!(world.journal.lines(), ["polled", "polled"], "at its start, and when it woke");
+    working.stop().await;
+}

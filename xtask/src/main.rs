@@ -9,18 +9,23 @@ mod examples;
 mod lint;
 mod record;
 mod run;
+mod sim;
 mod test;
 
 use std::process::ExitCode;
 
 const HELP: &str = "\
 cargo xtask test [--long]
-    Everything a change must pass on a machine with only Rust: unit, integration and conformance tests of the whole
-    workspace, doc tests, every example under a time limit, and a short crash run. Uses cargo-nextest where it is installed and
-    `cargo test` where it is not; installs nothing, and starts no server.
-    The last line is `N passed, N failed`, over all four.
-    --long   more cases of the same: 4,096 instead of 256 a proptest property, 1,000 instead of 60 histories an engine,
-             two minutes instead of four seconds of processes sharing a file
+    Everything a change must pass: unit, integration and conformance tests of the whole workspace, doc tests, every example
+    under a time limit, the simulator, and a short crash run. Uses cargo-nextest where it is installed and `cargo test` where
+    it is not. Starts a private Postgres for the tests, unless WINDLASS_TEST_POSTGRES_URL names one.
+    The last line is `N passed, N failed`, over all five.
+    --long   more cases of the same: 4,096 instead of 256 a proptest property, 1,000 instead of 60 (40) histories an engine,
+             two minutes instead of four seconds of processes sharing a file, 200,000 instead of 20,000 simulated histories
+
+cargo xtask sim [--histories N] [--seed S] [--twice] [--mutants | --mutant NAME] [--threads T]
+    Plays histories of whole workers under seeded faults in virtual time, and checks the promises at every step. A seed
+    alone tells its history; --mutants looks for every seeded fault of the protocol; `cargo xtask sim --help` says more.
 
 cargo xtask lint
     rustfmt, clippy (whole workspace with all targets; the library with default features), documentation with broken
@@ -58,6 +63,7 @@ fn main() -> ExitCode {
         }
         ["test"] => test::test(false),
         ["test", "--long"] => test::test(true),
+        ["sim", args @ ..] => sim::sim(args),
         ["lint"] => lint::lint(),
         ["coverage"] => coverage::coverage(),
         ["bench", flags @ ..] => match bench::Options::parse(flags) {

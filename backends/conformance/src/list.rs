@@ -82,6 +82,7 @@ macro_rules! conformance {
                 a_stale_verdict_changes_nothing_after_anothers_end;
                 a_guessed_nonce_changes_nothing;
                 a_guessed_epoch_changes_nothing;
+                bad_leases_among_good_ones_are_the_only_ones_refused;
                 one_nonce_for_two_claims_does_not_join_their_leases;
                 a_handle_is_not_trusted;
                 a_lease_of_another_queue_changes_nothing;
@@ -130,6 +131,7 @@ macro_rules! conformance {
                 a_waiting_job_that_is_cancelled_gives_its_place_away;
                 a_job_that_backs_off_gives_its_place_away;
                 a_job_that_fails_at_once_lets_others_go_first;
+                a_job_that_comes_back_ahead_of_those_who_wait_is_let_in_and_its_verdict_says_so;
                 a_released_job_keeps_its_place_under_the_limit;
                 a_lost_lease_keeps_its_place_under_the_limit;
                 a_handed_back_job_keeps_its_place_under_the_limit;

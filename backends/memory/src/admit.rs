@@ -5,6 +5,7 @@
 
 use windlass_core::{Timestamp, WhyBlocked, WhyScheduled};
 
+use crate::mutant::Mutant;
 use crate::store::{Line, Rank, Slot, State, Store};
 
 impl Store {
@@ -12,7 +13,16 @@ impl Store {
     pub(crate) fn admit(&mut self, slot: Slot, due: Timestamp, why: WhyScheduled, now: Timestamp) {
         let sequence = self.next_sequence();
         let job = self.job_mut(slot);
-        let rank = Rank::new(job.body.priority, sequence);
+        let priority = job.body.priority;
+        let rank = Rank::new(
+            if self.mutated(Mutant::PriorityIgnored) { windlass_core::Priority::NORMAL } else { priority },
+            sequence,
+        );
+        let due = match why {
+            WhyScheduled::Retry if self.mutated(Mutant::RetryAtOnce) => now,
+            _ => due,
+        };
+        let job = self.job_mut(slot);
         let parents_left = job.more.as_ref().map_or(0, |more| more.parents_left);
         if parents_left > 0 {
             job.more().due = Some(due);
@@ -35,10 +45,11 @@ impl Store {
     /// Takes a place under the job's concurrency limit, if it has one. Jobs that already wait for a place go first, so
     /// that one which fails and comes back at once cannot keep them out.
     fn take_place(&mut self, slot: Slot) -> bool {
+        let free_for_all = self.mutated(Mutant::LimitIgnored);
         let job = &self.jobs[slot as usize];
         let Some(limit) = job.body.limit() else { return true };
         let places = self.lanes[job.lane as usize].limits.entry(limit.key.clone()).or_default();
-        if places.taken >= limit.at_most || !places.blocked.is_empty() {
+        if !free_for_all && (places.taken >= limit.at_most || !places.blocked.is_empty()) {
             return false;
         }
         places.taken += 1;
@@ -60,6 +71,9 @@ impl Store {
 
     /// Gives back the place that a job held. `fill_places` must follow once the job stands elsewhere.
     pub(crate) fn give_back_place(&mut self, slot: Slot) {
+        if self.mutated(Mutant::PlaceLeaked) {
+            return;
+        }
         let job = &self.jobs[slot as usize];
         if let Some(limit) = job.body.limit()
             && let Some(places) = self.lanes[job.lane as usize].limits.get_mut(&limit.key)
@@ -100,9 +114,15 @@ impl Store {
         let mut promoted = 0;
         while promoted < bound {
             let Some((&(due, _), &slot)) = self.lane(lane).scheduled.first_key_value() else { break };
-            if due > now {
+            if due > now && !self.mutated(Mutant::EarlyPromotion) {
                 break;
             }
+            let slot = if self.mutated(Mutant::PromotionReversed) {
+                let due = ..=(now, u64::MAX);
+                self.lane(lane).scheduled.range(due).next_back().map_or(slot, |(_, slot)| *slot)
+            } else {
+                slot
+            };
             self.leave(slot);
             self.admit(slot, now, WhyScheduled::Delay, now);
             promoted += 1;

@@ -63,6 +63,16 @@ impl MemoryBackend {
         }
     }
 
+    /// An empty store with a fault of the protocol in it, for the project's simulator.
+    #[cfg(feature = "mutants")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_mutant(options: MemoryOptions, mutant: crate::Mutant) -> Self {
+        let backend = Self::with_options(options);
+        backend.lock().mutant = Some(mutant);
+        backend
+    }
+
     /// The plan of what is to go wrong, for tests.
     #[must_use]
     pub fn faults(&self) -> &Faults {

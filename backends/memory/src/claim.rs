@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use windlass_core::limits::ASIDE_MAX;
 use windlass_core::{Claim, Claimed, ClaimedJob, Kind, Lease, Timestamp};
 
+use crate::mutant::Mutant;
 use crate::store::{Line, Rank, Run, Slot, State, Store};
 
 impl Store {
@@ -16,7 +17,7 @@ impl Store {
         let mut wake_at = None;
         for name in &claim.queues {
             let Some(lane) = self.find_lane(name) else { continue };
-            if self.lane(lane).paused {
+            if self.lane(lane).paused && !self.mutated(Mutant::PauseIgnored) {
                 continue;
             }
             self.claim_from(lane, claim, now, &mut budget, &mut jobs);
@@ -38,14 +39,19 @@ impl Store {
         let promoted = self.promote(lane, budget.promote, now);
         budget.promote -= promoted;
         budget.more |= budget.promote == 0;
-        if budget.suspects && jobs.len() < claim.limit {
+        if self.mutated(Mutant::ClaimsRunning) && jobs.len() < claim.limit {
+            let running = self.lane(lane).leases.iter().map(|(_, slot)| *slot).next_back();
+            if let Some(slot) = running.filter(|slot| self.can_run(*slot, claim)) {
+                self.take(slot, claim, now, jobs);
+            }
+        }
+        while budget.suspects && jobs.len() < claim.limit {
             // Not past the page: a queue full of suspects that nobody here can run must not slow every claim.
             let suspect = self.lane(lane).suspects.values().copied().take(ASIDE_MAX).collect::<Vec<_>>();
             let suspect = suspect.into_iter().find(|slot| self.can_run(*slot, claim));
-            if let Some(slot) = suspect {
-                budget.suspects = false;
-                self.take(slot, claim, now, jobs);
-            }
+            let Some(slot) = suspect else { break };
+            budget.suspects = self.mutated(Mutant::SuspectsUnlimited);
+            self.take(slot, claim, now, jobs);
         }
         let mut aside = self.parked_heads(lane, claim);
         let wanted = claim.limit + claim.ahead;
@@ -88,7 +94,7 @@ impl Store {
     fn parked_heads(&self, lane: u32, claim: &Claim) -> Heads {
         let mut heads = Heads::new();
         let parked = &self.lanes[lane as usize].parked;
-        if parked.is_empty() {
+        if parked.is_empty() || self.mutated(Mutant::ParkedLost) {
             return heads;
         }
         for (kind, version) in claim.kinds.iter() {
@@ -120,7 +126,11 @@ impl Store {
 
     /// Ready to Running, with a new epoch and the claim's nonce.
     fn take(&mut self, slot: Slot, claim: &Claim, now: Timestamp, jobs: &mut Vec<ClaimedJob>) {
-        let State::Ready { rank, .. } = self.job(slot).state else { return };
+        let rank = match &self.job(slot).state {
+            State::Ready { rank, .. } => *rank,
+            State::Running(run) if self.mutated(Mutant::ClaimsRunning) => run.rank,
+            _ => return,
+        };
         self.leave(slot);
         let ahead = jobs.len() >= claim.limit;
         let run = Run {
@@ -133,8 +143,9 @@ impl Store {
         };
         self.enter(slot, State::Running(Box::new(run)));
         self.free_key_at_start(slot);
+        let rise = u64::from(self.job(slot).epoch == 0 || !self.mutated(Mutant::EpochStands));
         let job = self.job_mut(slot);
-        job.epoch += 1;
+        job.epoch += rise;
         jobs.push(ClaimedJob {
             lease: Lease {
                 job: job.body.job(),

@@ -3,6 +3,7 @@
 
 use windlass_core::{JobId, ParentFailure, StateKind, Timestamp, Until, WhyBlocked};
 
+use crate::mutant::Mutant;
 use crate::store::{End, Ended, Slot, State, Store, shelf};
 
 impl Store {
@@ -37,6 +38,9 @@ impl Store {
 
     /// Frees the unique key of a job that ended, and lets in the one that waits behind it.
     fn free_key(&mut self, slot: Slot, now: Timestamp) {
+        if self.mutated(Mutant::KeyNotFreed) {
+            return;
+        }
         let job = self.job(slot);
         let (lane, id) = (job.lane, job.body.id);
         let Some(unique) = job.body.unique().cloned() else { return };
@@ -78,7 +82,10 @@ impl Store {
     /// Frees a unique key that its holder keeps only until it starts.
     pub(crate) fn free_key_at_start(&mut self, slot: Slot) {
         let job = &self.jobs[slot as usize];
-        let Some(unique) = job.body.unique().filter(|unique| unique.until == Until::Start) else { return };
+        let early = self.mutated(Mutant::KeyFreedEarly);
+        let Some(unique) = job.body.unique().filter(|unique| early || unique.until == Until::Start) else {
+            return;
+        };
         let lane = &mut self.lanes[job.lane as usize];
         if lane.keys.get(&unique.key).is_some_and(|key| key.holder == job.body.id) {
             lane.keys.remove(&unique.key);
@@ -116,8 +123,12 @@ impl Store {
     }
 
     fn parent_done(&mut self, child: Slot, now: Timestamp) {
+        if self.mutated(Mutant::ChildForgotten) {
+            return;
+        }
+        let early = self.mutated(Mutant::ChildTooEarly);
         let job = self.job_mut(child);
-        let left = job.more().parents_left.saturating_sub(1);
+        let left = if early { 0 } else { job.more().parents_left.saturating_sub(1) };
         job.more().parents_left = left;
         // One that waits behind a unique key as well goes on waiting for that.
         if let State::Blocked { why: why @ WhyBlocked::Parents(_), .. } = &mut job.state {

@@ -13,6 +13,7 @@ mod ending;
 mod faults;
 mod inspect;
 mod manage;
+mod mutant;
 mod push;
 mod recorder;
 mod settle;
@@ -22,5 +23,8 @@ mod transaction;
 
 pub use backend::{MemoryBackend, MemoryOptions};
 pub use faults::{Corrupt, Fate, Faults, Verb};
+#[cfg(feature = "mutants")]
+#[doc(hidden)]
+pub use mutant::Mutant;
 pub use recorder::Dispatched;
 pub use transaction::MemoryTransaction;

@@ -5,12 +5,14 @@ use windlass_core::{
     Cancelling, Error, ErrorKind, JobRef, QueueName, Result, StateKind, Timestamp, WhyScheduled,
 };
 
+use crate::mutant::Mutant;
 use crate::store::{End, Slot, State, Store};
 
 impl Store {
     pub(crate) fn cancel(&mut self, job: &JobRef, reason: &str, now: Timestamp) -> Cancelling {
         let Some(slot) = self.find(job) else { return Cancelling::Missing };
         let reason = clip(reason, TEXT_MAX_BYTES);
+        let deaf = self.mutated(Mutant::CancelledRuns);
         let job = self.job_mut(slot);
         match &job.state {
             State::Ended(ended) => Cancelling::AlreadyEnded(ended.end.kind()),
@@ -21,6 +23,7 @@ impl Store {
                 self.control.insert(session);
                 Cancelling::Requested
             }
+            _ if deaf => Cancelling::Cancelled,
             _ => {
                 self.end(slot, End::Cancelled { reason, superseded_by: None }, now);
                 Cancelling::Cancelled
@@ -44,9 +47,15 @@ impl Store {
             }
             self.hold_key(slot);
         }
+        let (reset, keep) = (self.mutated(Mutant::EpochReset), self.mutated(Mutant::AttemptsKept));
         let job = self.job_mut(slot);
         job.generation += 1;
-        job.attempts = 0;
+        if reset {
+            job.epoch = 0;
+        }
+        if !keep {
+            job.attempts = 0;
+        }
         job.lost_leases = 0;
         job.suspect = false;
         if let Some(more) = &mut job.more {

@@ -6,6 +6,7 @@ use windlass_core::{
 };
 
 use crate::ending::orphaned;
+use crate::mutant::Mutant;
 use crate::store::{Job, More, Rank, Slot, State, Store};
 
 /// What a push would do, decided without touching anything.
@@ -93,6 +94,11 @@ impl Store {
     /// Pushes one valid job. A parent that is not stored counts as one that failed.
     pub(crate) fn push_one(&mut self, job: &NewJob, now: Timestamp) -> Pushed {
         let body = &job.body;
+        if self.mutated(Mutant::SameIdReplaces)
+            && let Some(slot) = self.find(&body.job())
+        {
+            self.job_mut(slot).body = body.clone();
+        }
         let plan = self.plan(body, now);
         let answer = match plan {
             Plan::Answer(answer) => return answer,
@@ -101,6 +107,7 @@ impl Store {
         };
         if let Pushed::Superseded(old) = answer
             && let Some(slot) = self.find(&JobRef::new(body.queue.clone(), old))
+            && !self.mutated(Mutant::SupersededLives)
         {
             let reason = format!("superseded by {}", body.id);
             self.end(slot, crate::store::End::Cancelled { reason, superseded_by: Some(body.id) }, now);

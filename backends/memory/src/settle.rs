@@ -8,6 +8,7 @@ use windlass_core::{
     Verdict, WhyScheduled,
 };
 
+use crate::mutant::Mutant;
 use crate::store::{End, Line, Slot, State, Store, folded};
 
 impl Store {
@@ -16,11 +17,26 @@ impl Store {
     }
 
     fn settle_one(&mut self, verdict: &Verdict, now: Timestamp) -> Settled {
-        let Some(slot) = self.fenced(&verdict.lease) else { return self.refused(&verdict.lease) };
+        if self.mutated(Mutant::ThenBeforeFence) {
+            for job in &verdict.then {
+                self.push_one(job, now);
+            }
+        }
+        let Some(slot) = self.fenced(&verdict.lease) else {
+            let answer = self.refused(&verdict.lease);
+            if answer == Settled::AlreadyApplied
+                && self.mutated(Mutant::AppliedTwice)
+                && let Some(slot) = self.find(&verdict.lease.job)
+            {
+                self.job_mut(slot).attempts += 1;
+            }
+            return answer;
+        };
         // First, since the job may be forgotten as it ends.
-        self.job_mut(slot).settled_by = Some(folded(verdict.lease.nonce));
+        self.job_mut(slot).settled_by = Some(folded(&verdict.lease));
         let state = self.apply(slot, &verdict.ruling, now);
-        for job in &verdict.then {
+        let forgetful = self.mutated(Mutant::ThenForgotten);
+        for job in verdict.then.iter().filter(|_| !forgetful) {
             self.push_one(job, now);
         }
         Settled::Applied(state)
@@ -31,7 +47,7 @@ impl Store {
         let Some(slot) = self.find(&lease.job) else { return Settled::LeaseLost };
         let job = self.job(slot);
         let runs = job.state.kind() == StateKind::Running;
-        if !runs && job.epoch == lease.epoch && job.settled_by == Some(folded(lease.nonce)) {
+        if !runs && job.epoch == lease.epoch && job.settled_by == Some(folded(lease)) {
             Settled::AlreadyApplied
         } else {
             Settled::LeaseLost
@@ -39,11 +55,16 @@ impl Store {
     }
 
     fn apply(&mut self, slot: Slot, ruling: &Ruling, now: Timestamp) -> StateKind {
+        let counts = match ruling {
+            Ruling::Release => self.mutated(Mutant::ReleaseCounts),
+            Ruling::Snooze { .. } => self.mutated(Mutant::SnoozeCounts),
+            _ => true,
+        };
         let job = self.job_mut(slot);
         if !matches!(ruling, Ruling::Release) {
             job.suspect = false;
         }
-        if !matches!(ruling, Ruling::Release | Ruling::Snooze { .. }) {
+        if counts {
             job.attempts = job.attempts.saturating_add(1);
         }
         match ruling {
@@ -77,6 +98,9 @@ impl Store {
 
     /// The end of a job whose cancellation somebody asked for while it ran, unless its own outcome won.
     fn called_off(&mut self, slot: Slot) -> Option<End> {
+        if self.mutated(Mutant::CancelIgnored) {
+            return None;
+        }
         let reason = self.job_mut(slot).more.as_mut()?.cancel_reason.take()?;
         Some(End::Cancelled { reason, superseded_by: None })
     }
@@ -84,6 +108,9 @@ impl Store {
     fn come_back(&mut self, slot: Slot, after: Duration, why: WhyScheduled, now: Timestamp) -> StateKind {
         if let Some(end) = self.called_off(slot) {
             return self.finish(slot, end, now);
+        }
+        if self.mutated(Mutant::PlaceFreedEarly) {
+            self.give_back_place(slot);
         }
         self.readmit(slot, now.saturating_add(after), why, now);
         self.job(slot).state.kind()
@@ -100,7 +127,10 @@ impl Store {
 
     pub(crate) fn hand_back(&mut self, session: SessionId, nonce: Option<Nonce>, now: Timestamp) -> usize {
         let wanted = |slot: &Slot, store: &Self| match &store.job(*slot).state {
-            State::Running(run) => run.session == session && nonce.is_none_or(|nonce| nonce == run.nonce),
+            State::Running(run) => {
+                (run.session == session || store.mutated(Mutant::HandsBackOthers))
+                    && nonce.is_none_or(|nonce| nonce == run.nonce)
+            }
             _ => false,
         };
         let slots: Vec<Slot> = self
@@ -130,11 +160,18 @@ impl Store {
         if let Some(end) = self.called_off(slot) {
             return self.finish(slot, end, now);
         }
+        if self.mutated(Mutant::SweepDrops) {
+            self.leave(slot);
+            self.forget(slot);
+            return StateKind::Ready;
+        }
+        let (all, none) = (self.mutated(Mutant::AheadCounts), self.mutated(Mutant::LossNotCounted));
+        let immune = self.mutated(Mutant::PoisonIgnored);
         let job = self.job_mut(slot);
-        if matches!(&job.state, State::Running(run) if run.started) {
+        if matches!(&job.state, State::Running(run) if (run.started || all) && !none) {
             job.lost_leases += 1;
         }
-        if job.lost_leases >= windlass_core::limits::LOST_LEASES_MAX {
+        if job.lost_leases >= windlass_core::limits::LOST_LEASES_MAX && !immune {
             return self.finish(slot, End::Dead { reason: windlass_core::DeadReason::Poison }, now);
         }
         job.suspect = true;
@@ -154,7 +191,13 @@ impl Store {
     }
 
     fn extend_one(&mut self, session: SessionId, held: &Held, lease: Duration, now: Timestamp) -> Kept {
-        let Some(slot) = self.fenced(&held.lease) else { return Kept::Lost };
+        let Some(slot) = self.fenced(&held.lease) else {
+            if self.mutated(Mutant::ExtendRevives) && self.find(&held.lease.job).is_some() {
+                return Kept::Kept;
+            }
+            return Kept::Lost;
+        };
+        let silent = self.mutated(Mutant::CancelUntold);
         let job = &mut self.jobs[slot as usize];
         let State::Running(run) = &mut job.state else { return Kept::Lost };
         if run.session != session {
@@ -165,7 +208,7 @@ impl Store {
         run.until = run.until.max(now.saturating_add(lease));
         run.started |= held.started;
         leases.insert((run.until, slot));
-        if job.cancel_requested() { Kept::CancelRequested } else { Kept::Kept }
+        if job.cancel_requested() && !silent { Kept::CancelRequested } else { Kept::Kept }
     }
 
     pub(crate) fn annotate(&mut self, notes: &[Note], now: Timestamp) -> Vec<bool> {
@@ -173,7 +216,9 @@ impl Store {
     }
 
     fn annotate_one(&mut self, note: &Note, now: Timestamp) -> bool {
-        let Some(slot) = self.fenced(&note.lease) else { return false };
+        let loose = self.mutated(Mutant::NoteUnfenced);
+        let slot = self.fenced(&note.lease).or_else(|| loose.then(|| self.find(&note.lease.job)).flatten());
+        let Some(slot) = slot else { return false };
         let more = self.job_mut(slot).more();
         if let Some(progress) = &note.progress {
             more.progress = Some(progress.clone());

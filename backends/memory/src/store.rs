@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use slab::Slab;
 use windlass_core::{
-    At, Body, Counts, DeadReason, Error, ErrorKind, Failure, JobId, JobRef, Kind, LogLine, Nonce, Priority,
-    Progress, QueueName, Result, Retention, SessionId, StateKind, Timestamp, WhyBlocked, WhyScheduled,
+    At, Body, Counts, DeadReason, Error, ErrorKind, Failure, JobId, JobRef, Kind, Lease, LogLine, Nonce,
+    Priority, Progress, QueueName, Result, Retention, SessionId, StateKind, Timestamp, WhyBlocked,
+    WhyScheduled,
 };
 
+use crate::mutant::Mutant;
 use crate::recorder::Recorder;
 
 /// The place of a job in the slab.
@@ -124,7 +126,7 @@ pub(crate) struct Job {
     pub(crate) attempts: u16,
     pub(crate) lost_leases: u16,
     pub(crate) suspect: bool,
-    /// The nonce of the last lease that was settled, folded, to know a repeat of its verdict. A lease that was reclaimed
+    /// Nonce and epoch of the last lease that was settled, folded, to know a repeat of its verdict. A lease that was reclaimed
     /// or handed back never stands here: nothing its worker says later was applied.
     pub(crate) settled_by: Option<NonZeroU64>,
 }
@@ -132,9 +134,11 @@ pub(crate) struct Job {
 /// Half the bits of a nonce: enough to tell a repeat of the lease with the same epoch from another one, and small, since
 /// every job has a place for it. The fence itself compares all bits.
 #[expect(clippy::cast_possible_truncation, reason = "folding 128 bits into 64")]
-pub(crate) fn folded(nonce: Nonce) -> NonZeroU64 {
-    let bits = nonce.as_u128();
-    NonZeroU64::new((bits ^ (bits >> 64)) as u64).unwrap_or(NonZeroU64::MIN)
+pub(crate) fn folded(lease: &Lease) -> NonZeroU64 {
+    let bits = lease.nonce.as_u128();
+    // The epoch as well, spread over all bits: a claim that was delivered twice gives its nonce to two leases.
+    let epoch = lease.epoch.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    NonZeroU64::new((bits ^ (bits >> 64)) as u64 ^ epoch).unwrap_or(NonZeroU64::MIN)
 }
 
 impl Job {
@@ -231,6 +235,8 @@ pub(crate) struct Store {
     sequence: u64,
     timing: Option<Timing>,
     latest: Timestamp,
+    #[cfg(feature = "mutants")]
+    pub(crate) mutant: Option<Mutant>,
 }
 
 impl Store {
@@ -245,7 +251,22 @@ impl Store {
             sequence: 0,
             timing: None,
             latest: Timestamp::MIN,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         }
+    }
+
+    /// Whether this store has that fault on purpose.
+    #[cfg(feature = "mutants")]
+    pub(crate) fn mutated(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    /// Whether this store has that fault on purpose: never, in this build.
+    #[cfg(not(feature = "mutants"))]
+    #[expect(clippy::unused_self, reason = "the same call with the feature")]
+    pub(crate) const fn mutated(&self, _: Mutant) -> bool {
+        false
     }
 
     /// What time it is: the later of the instant given and the latest seen.
@@ -353,9 +374,10 @@ impl Store {
 
     /// Puts a job into the index of `state`, having left the one it was in.
     pub(crate) fn enter(&mut self, slot: Slot, state: State) {
+        let drift = self.mutated(Mutant::CountsDrift) && state.kind() == StateKind::Dead;
         let job = &mut self.jobs[slot as usize];
         let lane = &mut self.lanes[job.lane as usize];
-        *lane.counts.get_mut(state.kind()) += 1;
+        *lane.counts.get_mut(if drift { StateKind::Cancelled } else { state.kind() }) += 1;
         match &state {
             State::Blocked { why: WhyBlocked::Limit, rank } => {
                 if let Some(limit) = job.body.limit() {
@@ -394,7 +416,7 @@ impl Store {
     }
 
     /// The slot of a Running job whose lease this still is: the fence. Everything a worker says passes here.
-    pub(crate) fn fenced(&self, lease: &windlass_core::Lease) -> Option<Slot> {
+    pub(crate) fn fenced(&self, lease: &Lease) -> Option<Slot> {
         let slot = Slot::try_from(lease.handle).ok()?;
         let job = self
             .jobs
@@ -409,7 +431,13 @@ impl Store {
             }
         };
         match &job.state {
-            State::Running(run) if job.epoch == lease.epoch && run.nonce == lease.nonce => Some(slot),
+            State::Running(run)
+                if (job.epoch == lease.epoch || self.mutated(Mutant::NoEpochCheck))
+                    && (run.nonce == lease.nonce || self.mutated(Mutant::NoNonceCheck)) =>
+            {
+                Some(slot)
+            }
+            State::Running(_) if self.mutated(Mutant::NoFence) => Some(slot),
             _ => None,
         }
     }

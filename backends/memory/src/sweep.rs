@@ -2,6 +2,7 @@
 
 use windlass_core::{StateKind, Sweep, Swept, Timestamp};
 
+use crate::mutant::Mutant;
 use crate::store::{State, Store, shelf};
 
 impl Store {
@@ -23,10 +24,18 @@ impl Store {
     }
 
     fn reclaim_expired(&mut self, lane: u32, bound: usize, now: Timestamp, swept: &mut Swept) -> usize {
+        if self.mutated(Mutant::SweepCompleted)
+            && let Some((_, &slot)) = self.lane(lane).ended[shelf(StateKind::Completed)].last_key_value()
+        {
+            let (priority, sequence) = (self.job(slot).body.priority, self.next_sequence());
+            let rank = crate::store::Rank::new(priority, sequence);
+            self.leave(slot);
+            self.enter(slot, State::Ready { rank, line: crate::store::Line::Suspects });
+        }
         let mut done = 0;
         while done < bound {
             let Some(&(until, slot)) = self.lane(lane).leases.first() else { break };
-            if until > now {
+            if until > now && !self.mutated(Mutant::SweepUnexpired) {
                 break;
             }
             match self.reclaim(slot, now) {

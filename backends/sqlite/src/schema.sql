@@ -63,7 +63,7 @@ create unique index windlass_job_id on windlass_job (q, id);
 create index windlass_job_scheduled on windlass_job (q, at, place) where state = 1;
 create index windlass_job_ready on windlass_job (q, line, place) where state = 2;
 create index windlass_job_aside on windlass_job (q, k, min_reader, place) where state = 2 and line = 2;
-create index windlass_job_running on windlass_job (at) where state = 3;
+create index windlass_job_running on windlass_job (q, at) where state = 3;
 create index windlass_job_ended on windlass_job (q, state, place) where state >= 4;
 
 create table windlass_body (

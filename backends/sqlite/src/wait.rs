@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sqlx::{Row as _, SqliteConnection};
@@ -44,11 +44,14 @@ pub(crate) struct Bells {
     all: AtomicUsize,
     /// Rung for the watcher: somebody has lain down.
     watch: Notify,
+    /// Whether something was written that there may be work in, and no claim has looked since.
+    fresh: AtomicBool,
 }
 
 impl Bells {
     pub(crate) fn ring(&self, rings: Rings) {
         if rings >= Rings::Work {
+            self.fresh.store(true, Ordering::Release);
             self.work.notify_waiters();
         }
         if rings >= Rings::WorkAndEnds {
@@ -57,6 +60,11 @@ impl Bells {
         if rings >= Rings::All {
             self.control.notify_waiters();
         }
+    }
+
+    /// Whether a claim is likely to bring something. Asking forgets it.
+    pub(crate) fn take_fresh(&self) -> bool {
+        self.fresh.swap(false, Ordering::AcqRel)
     }
 
     /// Lies down for at most `max`.

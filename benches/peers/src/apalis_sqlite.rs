@@ -45,21 +45,17 @@ impl File {
         SqliteStorage::setup(&pool).await.expect("a schema");
         Self { pool, _folder: folder }
     }
-}
 
-/// A storage on the pool of a file; its type has a name too long to write.
-macro_rules! storage {
-    ($file:expr, $batch:expr) => {
-        SqliteStorage::<Noop, _, _, _>::new(&$file.pool)
-            .with_config(Config::default().queue("bench").batch_size($batch))
-    };
+    fn storage(&self, batch: usize) -> SqliteStorage<Noop> {
+        SqliteStorage::new(&self.pool).with_config(Config::default().queue("bench").batch_size(batch))
+    }
 }
 
 /// One push after the other, from one task.
 pub(crate) fn push(runtime: &Runtime, settings: Settings) -> Duration {
     runtime.block_on(async {
         let file = File::new().await;
-        let mut storage = storage!(file, 10);
+        let mut storage = file.storage(10);
         let begun = Instant::now();
         for n in 0..settings.jobs {
             storage.push(Noop::new(n)).await.expect("it is stored");
@@ -69,7 +65,7 @@ pub(crate) fn push(runtime: &Runtime, settings: Settings) -> Duration {
 }
 
 async fn fill(file: &File, jobs: usize) {
-    let mut storage = storage!(file, 500);
+    let mut storage = file.storage(500);
     for from in (0..jobs).step_by(500) {
         let batch = (from..jobs.min(from + 500)).map(Noop::new).collect();
         storage.push_bulk(batch).await.expect("they are stored");
@@ -102,7 +98,7 @@ pub(crate) fn drain(runtime: &Runtime, settings: Settings) -> Duration {
         let file = File::new().await;
         fill(&file, jobs).await;
         let begun = Instant::now();
-        let storage = storage!(file, 100).poll_with_interval(Duration::from_millis(100));
+        let storage = file.storage(100).poll_with_interval(Duration::from_millis(100));
         let worker = WorkerBuilder::new("peer").backend(storage).data(runs.clone()).build(handle);
         worker.run().await.expect("the worker runs");
         begun.elapsed()

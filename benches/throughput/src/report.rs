@@ -123,7 +123,7 @@ mod tests {
             serde_json::to_string(&row).expect("plain data"),
             "{\"engine\":\"memory\",\"system\":\"windlass\",\"version\":\"0.1.0\",\"workload\":\"drain\",\
              \"settings\":{\"jobs\":10,\"payload_bytes\":100,\"codec\":\"json\",\"concurrency\":null,\
-             \"execution\":\"runners\",\"cores\":2},\"unit\":\"jobs/s\",\"n\":4,\"median\":3.0,\"min\":1.0,\"max\":4.0,\
+             \"execution\":\"runners\",\"cores\":2},\"unit\":\"jobs/s\",\"n\":4,\"median\":2.5,\"min\":1.0,\"max\":4.0,\
              \"exactly_once\":true}"
         );
         assert_eq!(locked("", "windlass"), "unknown");

@@ -1,7 +1,7 @@
 //! The fence: what a worker says counts only while its lease stands, and then once.
 
 use windlass_core::{
-    Backend, Held, Kept, Lease, Manage, Nonce, Note, Progress, Record, Ruling, Settled, StateKind,
+    Backend, Held, Kept, Lease, Manage, Nonce, Note, Progress, Record, Ruling, Settled, StateKind, Verdict,
 };
 
 use crate::{Env, LEASE, World, bury, call_off, complete, draft, release, retry, secs, snooze};
@@ -14,11 +14,13 @@ fn every_ruling() -> [Ruling; 6] {
 /// what they were, bit by bit.
 async fn nothing_counts<E: Env>(w: &World<E>, lease: &Lease) {
     let before: Vec<Record> = w.everything().await;
-    for ruling in every_ruling() {
-        let then = vec![draft().build()];
-        let settled = w.settle_then(lease, ruling.clone(), then).await;
-        assert_eq!(settled, Settled::LeaseLost, "{ruling:?}");
-        assert_eq!(w.everything().await, before, "after {ruling:?}");
+    // With a job that rides along and with none: an engine may have a shorter way for verdicts that are nothing else.
+    for then in [vec![draft().build()], Vec::new()] {
+        for ruling in every_ruling() {
+            let settled = w.settle_then(lease, ruling.clone(), then.clone()).await;
+            assert_eq!(settled, Settled::LeaseLost, "{ruling:?}");
+            assert_eq!(w.everything().await, before, "after {ruling:?}");
+        }
     }
     let held = Held { lease: lease.clone(), started: true };
     let kept = w.backend().extend(w.session, &[held], LEASE * 2, w.at()).await.expect("extend");
@@ -191,6 +193,15 @@ pub async fn a_lease_that_was_never_settled_is_never_already_applied<E: Env>(w: 
     let run = w.take().await;
     w.backend().hand_back(w.session, None, w.at()).await.expect("hand back");
     assert_eq!(w.settle(&run.lease, complete()).await, Settled::LeaseLost);
+    w.apply(&w.take().await.lease, complete()).await;
+    // A claim that the network delivered twice: of two leases with one nonce the first was settled, the second was not.
+    w.put(draft()).await;
+    let ask = w.ask(1);
+    let first = w.claim_as(&ask).await.jobs.remove(0);
+    w.apply(&first.lease, retry(secs(0))).await;
+    let second = w.claim_as(&ask).await.jobs.remove(0);
+    w.lose_leases().await;
+    assert_eq!(w.settle(&second.lease, complete()).await, Settled::LeaseLost);
 }
 
 pub async fn a_verdict_after_expiry_but_before_the_sweep_is_applied<E: Env>(w: &mut World<E>) {
@@ -217,4 +228,24 @@ pub async fn a_verdict_for_a_forgotten_job_is_lost<E: Env>(w: &mut World<E>) {
     nothing_counts(w, &run.lease).await;
     w.apply(&again.lease, complete()).await;
     assert_eq!(w.settle(&run.lease, complete()).await, Settled::LeaseLost);
+}
+
+pub async fn bad_leases_among_good_ones_are_the_only_ones_refused<E: Env>(w: &mut World<E>) {
+    let jobs = [w.put(draft()).await, w.put(draft()).await, w.put(draft()).await, w.put(draft()).await];
+    let mut leases: Vec<Lease> = w.claim(4).await.into_iter().map(|run| run.lease).collect();
+    let good = leases.clone();
+    leases[1].nonce = Nonce::random();
+    leases[2].epoch += 1;
+    let verdicts: Vec<_> = leases.into_iter().map(|lease| Verdict::new(lease, complete())).collect();
+    let settled = w.backend().settle(&verdicts, w.at()).await.expect("settle");
+    let applied = Settled::Applied(StateKind::Completed);
+    assert_eq!(settled, [applied, Settled::LeaseLost, Settled::LeaseLost, applied]);
+    for (job, state) in jobs.iter().zip([true, false, false, true]) {
+        w.expect(job, if state { StateKind::Completed } else { StateKind::Running }).await;
+    }
+    for (lease, wanted) in
+        good.iter().zip([Settled::AlreadyApplied, applied, applied, Settled::AlreadyApplied])
+    {
+        assert_eq!(w.settle(lease, complete()).await, wanted);
+    }
 }

@@ -170,3 +170,15 @@ pub async fn a_revived_job_does_not_pass_the_limit<E: Env>(w: &mut World<E>) {
     w.apply(&w.take().await.lease, complete()).await;
     assert_eq!(w.take().await.body.id, dead.id);
 }
+
+pub async fn a_job_that_comes_back_ahead_of_those_who_wait_is_let_in_and_its_verdict_says_so<E: Env>(
+    w: &mut World<E>,
+) {
+    let urgent = w.put(draft().limit("tenant", 1).priority(9)).await;
+    let patient = w.put(draft().limit("tenant", 1).priority(1)).await;
+    let run = w.take().await;
+    assert_eq!(run.body.id, urgent.id);
+    assert_eq!(w.apply(&run.lease, retry(secs(0))).await, StateKind::Ready);
+    w.expect(&urgent, StateKind::Ready).await;
+    w.expect(&patient, StateKind::Blocked).await;
+}

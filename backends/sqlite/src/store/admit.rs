@@ -6,8 +6,10 @@
 use sqlx::Row as _;
 use windlass_core::{ConcurrencyLimit, StateKind, Timestamp, WhyScheduled};
 
+use super::Store;
+use super::claim::numbers;
 use super::job::{BLOCKED_BY_LIMIT, BLOCKED_BY_PARENTS, Flags, Job, Line, job_columns, scheduled_number};
-use super::{Lane, Store};
+use super::queues::Lane;
 use crate::error::Step;
 
 impl Store<'_> {
@@ -125,6 +127,10 @@ impl Store<'_> {
             && let Some(limit) = &limit
         {
             self.fill_places(job.q, &limit.key).await?;
+            // The first to be let in may be the job itself.
+            if let Some(now) = self.load(job.n).await? {
+                return Ok(now.state);
+            }
         }
         Ok(job.state)
     }
@@ -173,31 +179,62 @@ impl Store<'_> {
 
     /// Makes Ready what is due in a queue, at most `bound` jobs. Returns how many.
     pub(crate) async fn promote(&mut self, lane: Lane, bound: usize) -> Step<usize> {
-        let mut promoted = 0;
-        while promoted < bound && self.count(lane, StateKind::Scheduled) > 0 {
-            let rows = sqlx::query(concat!(
-                "select ",
-                job_columns!(),
-                " from windlass_job as job where state = 1 and q = ?1 and at <= ?2 order by at, place limit ?3"
-            ))
-            .bind(self.queue(lane).q)
-            .bind(self.now.as_millis())
-            .bind(i64::try_from((bound - promoted).min(256)).unwrap_or(256))
-            .fetch_all(&mut *self.conn)
-            .await?;
-            if rows.is_empty() {
-                break;
-            }
-            for row in &rows {
-                let before = Job::of_row(row)?;
-                let mut job = before.clone();
-                let now = self.now;
-                self.admit(&mut job, now, WhyScheduled::Delay).await?;
-                self.save(&before, &job).await?;
-                promoted += 1;
-            }
+        if bound == 0 || self.count(lane, StateKind::Scheduled) == 0 {
+            return Ok(0);
         }
-        Ok(promoted)
+        let rows = sqlx::query(
+            "select n, flags from windlass_job where state = 1 and q = ?1 and at <= ?2 order by at, place limit ?3",
+        )
+        .bind(self.queue(lane).q)
+        .bind(self.now.as_millis())
+        .bind(i64::try_from(bound).unwrap_or(i64::MAX))
+        .fetch_all(&mut *self.conn)
+        .await?;
+        let mut due = Vec::with_capacity(rows.len());
+        for row in &rows {
+            due.push((row.try_get(0)?, Flags(row.try_get(1)?)));
+        }
+        let mut rest = &due[..];
+        while let Some((n, flags)) = rest.first() {
+            if flags.has(Flags::LIMITED | Flags::CHILD) {
+                self.promote_one(*n).await?;
+                rest = &rest[1..];
+                continue;
+            }
+            let plain =
+                rest.iter().take_while(|(_, flags)| !flags.has(Flags::LIMITED | Flags::CHILD)).count();
+            self.promote_plain(lane, &rest[..plain]).await?;
+            rest = &rest[plain..];
+        }
+        Ok(due.len())
+    }
+
+    async fn promote_one(&mut self, n: i64) -> Step<()> {
+        let Some(before) = self.load(n).await? else { return Ok(()) };
+        let mut job = before.clone();
+        let now = self.now;
+        self.admit(&mut job, now, WhyScheduled::Delay).await?;
+        self.save(&before, &job).await
+    }
+
+    /// Jobs that no gate but time holds up go into line together, in this order.
+    async fn promote_plain(&mut self, lane: Lane, jobs: &[(i64, Flags)]) -> Step<()> {
+        let first = self.numbers(jobs.len());
+        // The place is that of `rank`; the line of a suspect is numbered as its mark is.
+        sqlx::query(
+            "update windlass_job as job set state = 2, line = job.flags & 1, \
+             place = ((9 - job.priority) << 59) | (?2 + told.key) from json_each(?1) as told where job.n = told.value",
+        )
+        .bind(numbers(jobs.iter().map(|(n, _)| *n)))
+        .bind(first)
+        .execute(&mut *self.conn)
+        .await?;
+        let suspects = jobs.iter().filter(|(_, flags)| flags.has(Flags::SUSPECT)).count();
+        for (line, count) in [(Line::Main, jobs.len() - suspects), (Line::Suspects, suspects)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.moved(lane, (StateKind::Scheduled, Line::Main), (StateKind::Ready, line), count);
+        }
+        Ok(())
     }
 
     /// When the next Scheduled job of a queue is due.

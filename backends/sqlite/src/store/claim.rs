@@ -12,9 +12,10 @@ use windlass_core::{
     Timestamp,
 };
 
+use super::Store;
 use super::ending::End;
 use super::job::{Flags, Line, id_of};
-use super::{Lane, Store};
+use super::queues::Lane;
 use crate::error::Step;
 use crate::packed;
 

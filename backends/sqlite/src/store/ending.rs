@@ -4,8 +4,9 @@
 use sqlx::Row as _;
 use windlass_core::{DeadReason, JobId, Keep, ParentFailure, StateKind, Timestamp, Unique, Until};
 
+use super::Store;
 use super::job::{BLOCKED_BY_LIMIT, BLOCKED_BY_PARENTS, Flags, Job, dead_number, id_of};
-use super::{Lane, Store};
+use super::queues::Lane;
 use crate::error::Step;
 
 /// How a job ends.

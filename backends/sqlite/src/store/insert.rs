@@ -5,8 +5,9 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, Row as _, Sqlite};
 use windlass_core::{Body, JobId, NewJob, Pushed, StateKind, Timestamp, Until};
 
+use super::Store;
 use super::job::{Flags, Job, Line, id_of, rank};
-use super::{Lane, Store};
+use super::queues::Lane;
 use crate::error::Step;
 use crate::packed;
 

@@ -7,7 +7,8 @@ use windlass_core::{
     WhyBlocked, WhyScheduled,
 };
 
-use super::{Lane, Store};
+use super::Store;
+use super::queues::Lane;
 use crate::error::Step;
 use crate::packed;
 
@@ -262,7 +263,7 @@ impl Store<'_> {
     /// The body of a job.
     pub(crate) async fn body(&mut self, job: &Job) -> Step<Body> {
         let lane = self.lane_of(job).await?;
-        let queue = self.name_of(lane).cloned().ok_or_else(|| damaged("its queue has no name"))?;
+        let queue = self.queue(lane).name.clone();
         body(self.conn, queue, job).await
     }
 
@@ -293,7 +294,7 @@ impl Store<'_> {
                 .await?;
         }
         sqlx::query("delete from windlass_job where n = ?1").bind(job.n).execute(&mut *self.conn).await?;
-        self.gone(lane, job.state);
+        self.gone(lane, job.state, 1);
         Ok(())
     }
 }

@@ -5,9 +5,10 @@ use windlass_core::{
     WhyScheduled,
 };
 
+use super::Store;
 use super::ending::{End, orphaned};
 use super::job::{BLOCKED_BY_KEY, Flags, Job};
-use super::{Lane, Store};
+use super::queues::Lane;
 use crate::error::Step;
 
 /// What a push would do, decided without touching anything.

@@ -10,10 +10,11 @@ use windlass_core::{
     Timestamp, Verdict, WhyScheduled,
 };
 
+use super::Store;
 use super::claim::numbers;
 use super::ending::End;
 use super::job::{COLUMNS, Flags, Job, Line, bits, damaged, job_columns};
-use super::{Lane, Store};
+use super::queues::Lane;
 use crate::error::Step;
 
 impl Store<'_> {

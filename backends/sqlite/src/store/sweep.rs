@@ -3,20 +3,21 @@
 use sqlx::Row as _;
 use windlass_core::{QueueName, StateKind, Sweep, Swept};
 
+use super::Store;
 use super::claim::numbers;
-use super::job::{Flags, Job, Line, job_columns};
-use super::{Lane, Store};
+use super::job::{Flags, Job, job_columns};
+use super::queues::Lane;
 use crate::error::Step;
 
 impl Store<'_> {
     pub(crate) async fn sweep(&mut self, sweep: Sweep) -> Step<Swept> {
         let mut swept = Swept::default();
-        self.reclaim_expired(sweep.limit, &mut swept).await?;
-        let (mut promote, mut prune) = (sweep.limit, sweep.limit);
+        let (mut promote, mut reclaim, mut prune) = (sweep.limit, sweep.limit, sweep.limit);
         for lane in self.all_lanes().await? {
             let promoted = self.promote(lane, promote).await?;
             promote -= promoted;
             swept.promoted += promoted as u64;
+            reclaim -= self.reclaim_expired(lane, reclaim, &mut swept).await?;
             for kind in [StateKind::Completed, StateKind::Cancelled, StateKind::Dead] {
                 let pruned = self.prune_ended(lane, kind, prune).await?;
                 prune -= pruned;
@@ -24,8 +25,7 @@ impl Store<'_> {
             }
             self.drop_windows(lane, sweep.limit).await?;
         }
-        let reclaimed = swept.reclaimed + swept.cancelled + swept.buried;
-        swept.more = promote == 0 || prune == 0 || reclaimed >= sweep.limit as u64;
+        swept.more = promote == 0 || reclaim == 0 || prune == 0;
         sqlx::query(
             "delete from windlass_control as control where not exists (select 1 from windlass_job where state = 3 and session = control.session)",
         )
@@ -44,12 +44,16 @@ impl Store<'_> {
         Ok(lanes)
     }
 
-    async fn reclaim_expired(&mut self, bound: usize, swept: &mut Swept) -> Step<()> {
+    async fn reclaim_expired(&mut self, lane: Lane, bound: usize, swept: &mut Swept) -> Step<usize> {
+        if bound == 0 || self.count(lane, StateKind::Running) == 0 {
+            return Ok(0);
+        }
         let rows = sqlx::query(concat!(
             "select ",
             job_columns!(),
-            " from windlass_job as job where state = 3 and at <= ?1 order by at limit ?2"
+            " from windlass_job as job where state = 3 and q = ?1 and at <= ?2 order by at limit ?3"
         ))
+        .bind(self.queue(lane).q)
         .bind(self.now.as_millis())
         .bind(i64::try_from(bound).unwrap_or(i64::MAX))
         .fetch_all(&mut *self.conn)
@@ -61,7 +65,7 @@ impl Store<'_> {
                 _ => swept.reclaimed += 1,
             }
         }
-        Ok(())
+        Ok(rows.len())
     }
 
     /// Forgets the oldest ends of one sort beyond the count that is kept, then those that are too old.
@@ -122,7 +126,7 @@ impl Store<'_> {
             ] {
                 sqlx::query(sql).bind(plain.clone()).execute(&mut *self.conn).await?;
             }
-            self.tally(lane, state, Line::Main, -count);
+            self.gone(lane, state, count);
         }
         Ok(pruned)
     }

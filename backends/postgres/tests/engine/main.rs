@@ -1,0 +1,11 @@
+//! The engine against a real server: `WINDLASS_TEST_POSTGRES_URL` says which, and `cargo xtask test` starts one.
+
+mod common;
+mod conformance;
+mod failures;
+mod flat;
+mod model;
+mod opening;
+mod together;
+mod transactions;
+mod wakeups;
