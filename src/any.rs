@@ -51,6 +51,14 @@ impl Connect for AnyBackend {
         "postgres",
         #[cfg(feature = "postgres")]
         "postgresql",
+        #[cfg(feature = "redis")]
+        "redis",
+        #[cfg(feature = "redis")]
+        "rediss",
+        #[cfg(feature = "redis")]
+        "redis+sentinel",
+        #[cfg(feature = "redis")]
+        "rediss+sentinel",
         #[cfg(feature = "sqlite")]
         "sqlite",
     ];
@@ -64,6 +72,10 @@ impl Connect for AnyBackend {
         #[cfg(feature = "postgres")]
         if windlass_postgres::PostgresBackend::SCHEMES.contains(&scheme) {
             return Ok(Self::new(windlass_postgres::PostgresBackend::connect(url).await?));
+        }
+        #[cfg(feature = "redis")]
+        if windlass_redis::RedisBackend::SCHEMES.contains(&scheme) {
+            return Ok(Self::new(windlass_redis::RedisBackend::connect(url).await?));
         }
         #[cfg(feature = "sqlite")]
         if windlass_sqlite::SqliteBackend::SCHEMES.contains(&scheme) {

@@ -83,6 +83,8 @@ pub use windlass_macros::{Deps, Job, Provide};
 pub use windlass_memory::{MemoryBackend, MemoryOptions, MemoryTransaction};
 #[cfg(feature = "postgres")]
 pub use windlass_postgres::{PostgresBackend, PostgresOptions};
+#[cfg(feature = "redis")]
+pub use windlass_redis::{Durability as RedisDurability, RedisBackend, RedisOptions};
 #[cfg(feature = "sqlite")]
 pub use windlass_sqlite::{Durability, SqliteBackend, SqliteOptions, SqliteTransaction};
 

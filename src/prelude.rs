@@ -2,6 +2,8 @@
 
 #[cfg(feature = "postgres")]
 pub use crate::PostgresBackend;
+#[cfg(feature = "redis")]
+pub use crate::RedisBackend;
 #[cfg(feature = "sqlite")]
 pub use crate::SqliteBackend;
 pub use crate::duration::{days, hours, milliseconds, minutes, seconds};

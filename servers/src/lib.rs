@@ -4,7 +4,11 @@
 mod find;
 mod postgres;
 mod process;
+mod redis;
+mod redis_groups;
 
 pub use find::{Package, find_or_install};
 pub use postgres::{Postgres, PostgresSettings};
 pub use process::{Process, free_port};
+pub use redis::Redis;
+pub use redis_groups::{RedisCluster, RedisSentinels};

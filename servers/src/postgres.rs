@@ -211,6 +211,17 @@ impl Postgres {
         process.thaw()
     }
 
+    /// Leaves it running for others: its process id and its folder, which the caller must end and remove.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn leave(mut self) -> Result<(u32, PathBuf)> {
+        let process = self.process.take().context("Postgres does not run")?;
+        let empty = tempfile::Builder::new().prefix("windlass-postgres-").tempdir()?;
+        let folder = std::mem::replace(&mut self.folder, empty).keep();
+        Ok((process.leave(), folder))
+    }
+
     fn launch(&mut self) -> Result<()> {
         let log = File::create(self.log_file())?;
         let mut command = self.command("postgres");

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub struct Process {
     name: String,
     child: Child,
+    left: bool,
 }
 
 impl Process {
@@ -22,7 +23,7 @@ impl Process {
     pub fn spawn(command: &mut Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {name}"))?;
-        Ok(Self { name, child })
+        Ok(Self { name, child, left: false })
     }
 
     /// Its process id.
@@ -88,6 +89,13 @@ impl Process {
         bail!("{} (process {}) did not end within {max:?}", self.name, self.id())
     }
 
+    /// Leaves it running, and returns its process id: whoever keeps that must end it.
+    #[must_use]
+    pub fn leave(mut self) -> u32 {
+        self.left = true;
+        self.id()
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).context("a process has an id")?;
         kill_process(id, signal).with_context(|| format!("cannot signal {} (process {id:?})", self.name))
@@ -96,8 +104,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.kill();
+        if !self.left {
+            // It may have ended by itself.
+            let _ = self.kill();
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::run;
 pub(crate) struct Options {
     quick: bool,
     peers: bool,
-    sqlite: bool,
+    engine: Option<&'static str>,
     json: Option<PathBuf>,
 }
 
@@ -29,9 +29,10 @@ impl Options {
                 "--quick" => options.quick = true,
                 "--peers" => options.peers = true,
                 "--backend" => match flags.next() {
-                    Some(&"memory") => options.sqlite = false,
-                    Some(&"sqlite") => options.sqlite = true,
-                    _ => bail!("--backend takes memory or sqlite"),
+                    Some(&"memory") => options.engine = None,
+                    Some(&"redis") => options.engine = Some("redis"),
+                    Some(&"sqlite") => options.engine = Some("sqlite"),
+                    _ => bail!("--backend takes memory, redis or sqlite"),
                 },
                 "--json" => options.json = Some(flags.next().context("--json takes a file")?.into()),
                 other => bail!("bench does not take `{other}`"),
@@ -43,8 +44,8 @@ impl Options {
 
 /// Runs the rounds, prints the table, writes the records.
 pub(crate) fn bench(options: &Options) -> Result<()> {
-    let engine = if options.sqlite { "sqlite" } else { "memory" };
-    let (jobs, rounds) = match (options.sqlite, options.quick) {
+    let engine = options.engine.unwrap_or("memory");
+    let (jobs, rounds) = match (options.engine.is_some(), options.quick) {
         (false, true) => (200_000, 3),
         (false, false) => (1_000_000, 5),
         (true, true) => (50_000, 3),
@@ -150,13 +151,13 @@ mod tests {
         let options = Options::parse(&["--quick", "--json", "out.jsonl"]).unwrap();
         assert_eq!(
             options,
-            Options { quick: true, peers: false, sqlite: false, json: Some("out.jsonl".into()) }
+            Options { quick: true, peers: false, engine: None, json: Some("out.jsonl".into()) }
         );
-        assert!(Options::parse(&["--backend", "sqlite"]).unwrap().sqlite);
+        assert_eq!(Options::parse(&["--backend", "sqlite"]).unwrap().engine, Some("sqlite"));
         for (flags, why) in [
             (&["--json"][..], "--json takes a file"),
             (&["--fast"][..], "`--fast`"),
-            (&["--backend", "oracle"][..], "memory or sqlite"),
+            (&["--backend", "oracle"][..], "memory, redis or sqlite"),
         ] {
             assert!(Options::parse(flags).unwrap_err().to_string().contains(why));
         }

@@ -9,6 +9,7 @@ mod examples;
 mod lint;
 mod record;
 mod run;
+mod servers;
 mod sim;
 mod test;
 
@@ -18,10 +19,14 @@ const HELP: &str = "\
 cargo xtask test [--long]
     Everything a change must pass: unit, integration and conformance tests of the whole workspace, doc tests, every example
     under a time limit, the simulator, and a short crash run. Uses cargo-nextest where it is installed and `cargo test` where
-    it is not. Starts a private Postgres for the tests, unless WINDLASS_TEST_POSTGRES_URL names one.
+    it is not. Starts private servers for the tests of the engines that need one (Postgres, Redis), unless
+    WINDLASS_TEST_POSTGRES_URL and WINDLASS_TEST_REDIS_URL name them; installs their Debian packages where it may.
     The last line is `N passed, N failed`, over all five.
     --long   more cases of the same: 4,096 instead of 256 a proptest property, 1,000 instead of 60 (40) histories an engine,
              two minutes instead of four seconds of processes sharing a file, 200,000 instead of 20,000 simulated histories
+
+cargo xtask servers up|down
+    Starts the same private servers for `cargo nextest run` and prints the variables that name them, or ends them.
 
 cargo xtask sim [--histories N] [--seed S] [--twice] [--mutants | --mutant NAME] [--threads T]
     Plays histories of whole workers under seeded faults in virtual time, and checks the promises at every step. A seed
@@ -35,11 +40,11 @@ cargo xtask coverage
     Line coverage by tests of src/, backends/core and backends/memory, without the lines of the tests themselves; fails
     below 90 % in any of them. Needs cargo-llvm-cov.
 
-cargo xtask bench [--backend memory|sqlite] [--quick] [--peers] [--json FILE]
+cargo xtask bench [--backend memory|redis|sqlite] [--quick] [--peers] [--json FILE]
     Measures an engine beside its raw limit in release builds, five rounds (three with --quick), and prints medians, ranges
-    and ratios: in memory the drain of a million jobs (200,000 with --quick), on SQLite dispatch, bulk, drain and pickup with
-    200,000 (50,000). --peers adds the peers' program, round about with ours. --json writes a record a line; see
-    benches/README.md.
+    and ratios: in memory the drain of a million jobs (200,000 with --quick), on SQLite and Redis dispatch, bulk, drain and
+    pickup with 200,000 (50,000). --peers adds the peers' program, round about with ours. --json writes a record a line;
+    see benches/README.md.
 
 cargo xtask crash [--backend sqlite] [--jobs N] [--kills K] [--seed S] [--json FILE] [--keep]
     Workers and dispatchers as processes of their own, release builds, killed and frozen K times (12) at random and at
@@ -63,6 +68,8 @@ fn main() -> ExitCode {
         }
         ["test"] => test::test(false),
         ["test", "--long"] => test::test(true),
+        ["servers", "up"] => servers::up(),
+        ["servers", "down"] => servers::down(),
         ["sim", args @ ..] => sim::sim(args),
         ["lint"] => lint::lint(),
         ["coverage"] => coverage::coverage(),

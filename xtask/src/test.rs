@@ -1,12 +1,9 @@
 //! `cargo xtask test`: what every change must pass.
 
-use std::process::Command;
-
 use anyhow::{Result, bail, ensure};
-use windlass_servers::Postgres;
 
 use crate::counts::{self, Counts};
-use crate::{crash, examples, run, sim};
+use crate::{crash, examples, run, servers, sim};
 
 /// Runs tests, doc tests, examples, the simulator and a crash run; a failure in one does not keep the others from running.
 pub(crate) fn test(long: bool) -> Result<()> {
@@ -47,22 +44,11 @@ fn tests(long: bool) -> Result<Counts> {
         command.env("PROPTEST_CASES", "4096");
         command.env("WINDLASS_MODEL_RUNS", "1000").env("WINDLASS_SOAK_SECONDS", "120");
     }
-    let _postgres = with_postgres(&mut command)?;
+    let _servers = servers::for_tests(&mut command)?;
     let output = run::watch(&mut command)?;
     let counts =
         if nextest { counts::of_nextest(&output.stderr)? } else { counts::of_libtest(&output.stdout)? };
     agree(output.status.success(), counts, "the tests")
-}
-
-/// Gives the tests a private Postgres for as long as the answer lives, unless the caller names one.
-fn with_postgres(command: &mut Command) -> Result<Option<Postgres>> {
-    const URL: &str = "WINDLASS_TEST_POSTGRES_URL";
-    if std::env::var_os(URL).is_some() {
-        return Ok(None);
-    }
-    let postgres = Postgres::start()?;
-    command.env(URL, postgres.url());
-    Ok(Some(postgres))
 }
 
 fn doc_tests() -> Result<Counts> {

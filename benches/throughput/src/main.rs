@@ -1,15 +1,18 @@
 //! Drains no-op jobs of 100 bytes through a whole worker, beside the raw limit: for the memory engine a bare channel with one
-//! spawned task a job, for SQLite a loop that makes the same writes. Each checks that every job ran exactly once.
+//! spawned task a job, for SQLite and Redis a loop that makes
+//! the same writes. Each checks that every job ran exactly once.
 //!
 //! `cargo run --release -p throughput -- [--jobs N] [--repeats R] [--concurrency C] [--only NAME] [--json FILE]
-//! [--engine memory|sqlite]`
+//! [--engine memory|redis|sqlite]`
 
 mod bare;
 mod checked;
 mod durable;
 mod memory;
 mod options;
+mod raw_redis;
 mod raw_sqlite;
+mod redis;
 mod report;
 mod sqlite;
 mod whole;
@@ -43,6 +46,7 @@ fn main() {
     };
     let mut systems = match options.engine {
         options::Engine::Memory => memory_rows(&conditions),
+        options::Engine::Redis => redis::rows(&conditions),
         options::Engine::Sqlite => sqlite::rows(&conditions),
     };
     for repeat in 0..options.repeats {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// The flags, for the usage line.
 pub(crate) const FLAGS: &str =
-    "[--jobs N] [--repeats R] [--concurrency C] [--only NAME] [--json FILE] [--engine memory|sqlite]";
+    "[--jobs N] [--repeats R] [--concurrency C] [--only NAME] [--json FILE] [--engine memory|redis|sqlite]";
 
 /// What to measure.
 #[derive(Clone, Copy)]
@@ -17,6 +17,7 @@ pub(crate) struct Settings {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Engine {
     Memory,
+    Redis,
     Sqlite,
 }
 
@@ -68,8 +69,9 @@ impl Options {
 fn engine(value: &str) -> Result<Engine, String> {
     match value {
         "memory" => Ok(Engine::Memory),
+        "redis" => Ok(Engine::Redis),
         "sqlite" => Ok(Engine::Sqlite),
-        other => Err(format!("--engine takes memory or sqlite, not `{other}`")),
+        other => Err(format!("--engine takes memory, redis or sqlite, not `{other}`")),
     }
 }
 
@@ -98,7 +100,7 @@ mod tests {
             ("--jobs", "--jobs takes a value"),
             ("--jobs 0", "a number of 1 or more"),
             ("--fast 1", "unknown flag --fast"),
-            ("--engine oracle", "memory or sqlite, not `oracle`"),
+            ("--engine oracle", "memory, redis or sqlite, not `oracle`"),
         ] {
             let error = parse(line).err().expect("bad flags");
             assert!(error.contains(why), "{error}");

@@ -1,0 +1,69 @@
+//! The server that tests talk to, and fresh namespaces on it.
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use windlass_conformance::Env;
+use windlass_core::{Retention, SessionId};
+use windlass_redis::{RedisBackend, RedisOptions};
+
+/// Where the private test server is.
+///
+/// # Panics
+/// When the variable is not set: a test that needs a server and has none has failed.
+pub(crate) fn url() -> String {
+    std::env::var("WINDLASS_TEST_REDIS_URL").unwrap_or_else(|_| {
+        panic!(
+            "WINDLASS_TEST_REDIS_URL is not set: run `cargo xtask test`, which starts a private Redis, or start one with \
+             `cargo xtask servers up` and set what it prints"
+        )
+    })
+}
+
+/// A name that no other namespace on the server has.
+pub(crate) fn fresh_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let process = SessionId::random().as_u128() >> 64;
+    format!("t{process:x}.{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Settings of a fresh namespace.
+pub(crate) fn options() -> RedisOptions {
+    RedisOptions::new(url()).namespace(fresh_name())
+}
+
+/// An engine on a fresh namespace.
+pub(crate) async fn open(options: RedisOptions) -> RedisBackend {
+    RedisBackend::connect_with(options).await.expect("the test server answers")
+}
+
+/// The environment of the conformance suite.
+pub(crate) struct Redis {
+    backend: RedisBackend,
+    options: RedisOptions,
+}
+
+pub(crate) async fn fresh() -> Redis {
+    let options = options();
+    Redis { backend: open(options.clone()).await, options }
+}
+
+impl Env for Redis {
+    type Backend = RedisBackend;
+
+    fn backend(&self) -> &RedisBackend {
+        &self.backend
+    }
+
+    async fn second(&self) -> RedisBackend {
+        open(self.options.clone()).await
+    }
+
+    async fn with_retention(&self, retention: Retention) -> RedisBackend {
+        open(options().retention(retention)).await
+    }
+
+    async fn server_timed(&self) -> RedisBackend {
+        open(options()).await
+    }
+}
