@@ -5,7 +5,8 @@ mod support;
 use std::collections::HashMap;
 
 use windlass_core::{
-    At, Backend, Body, Claim, JobId, Keep, Kind, NewJob, Nonce, QueueName, Retention, Ruling, SessionId, Verdict,
+    At, Backend, Body, Claim, JobId, Keep, Kind, NewJob, Nonce, QueueName, Retention, Ruling, SessionId,
+    Verdict,
 };
 use windlass_redis::{RedisBackend, RedisOptions};
 use windlass_servers::Redis;
