@@ -34,6 +34,9 @@ pub(crate) struct Account {
     pub(crate) wrong: Vec<(&'static str, String)>,
 }
 
+/// When a run began (1) or ended (-1), and of which job.
+type Step = (Stamp, i64, u64);
+
 /// Why a lease was lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cause {
@@ -364,7 +367,7 @@ impl<'a> Accounting<'a> {
 
     /// No more of a key run at once than may.
     fn exclusions(&mut self) {
-        let mut runs: BTreeMap<(String, u32), Vec<(Stamp, i64, u64)>> = BTreeMap::new();
+        let mut runs: BTreeMap<(String, u32), Vec<Step>> = BTreeMap::new();
         for number in 0..self.plan.jobs {
             let Some((key, at_most)) = self.plan.wish(number).exclusion() else { continue };
             // Keys of uniqueness are of a kind in a queue, those of a limit of a queue.
@@ -435,4 +438,95 @@ impl<'a> Accounting<'a> {
 
 fn final_word(hold: &Hold) -> Option<Word> {
     hold.applied.map(|applied| applied.word).filter(|word| word.is_final())
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_core::{Body, Kind, QueueName, Timestamp};
+
+    use super::*;
+    use crate::journal::Member;
+    use crate::wire::{Ack, Answer, Event};
+
+    /// A plan of one job that is simply done, acknowledged, and run by process 0 at epoch 1.
+    fn one_job() -> (Plan, JobId, Journal) {
+        let simple = |seed: &u64| {
+            let plan = Plan { seed: *seed, jobs: 1 };
+            plan.act(0) == Act::Done && plan.wish(0) == Wish::Nothing
+        };
+        let seed = (0..).find(simple).expect("most jobs are");
+        let mut journal = Journal { members: vec![Member::default(); 2], ..Journal::default() };
+        journal.hear(0, 1, Event::Dispatching(vec![0]));
+        journal.hear(0, 2, Event::Acknowledged(vec![(0, Ack::Inserted)]));
+        claimed(&mut journal, 0, 10, 1);
+        (Plan { seed, jobs: 1 }, id_of(0), journal)
+    }
+
+    fn claimed(journal: &mut Journal, member: usize, at: Stamp, epoch: u64) {
+        journal.hear(member, at, Event::Claimed(vec![(id_of(0), epoch)]));
+        journal.hear(member, at + 1, Event::Started(id_of(0), epoch));
+    }
+
+    fn settled(journal: &mut Journal, member: usize, at: Stamp, epoch: u64) {
+        journal.hear(member, at, Event::Ending(id_of(0), epoch, Word::Complete));
+        journal.hear(member, at + 1, Event::Sending(vec![(id_of(0), epoch, Word::Complete)]));
+        journal.hear(member, at + 2, Event::Answered(vec![(id_of(0), epoch, Answer::Applied)]));
+    }
+
+    fn record(id: JobId, epoch: u64) -> Record {
+        let (queue, kind) = (QueueName::from_static("crash-a"), Kind::from_static("crash_work"));
+        Record {
+            body: std::sync::Arc::new(Body::new(id, queue, kind, [])),
+            state: RecordState::Completed { at: Timestamp::from_millis(0), output: None },
+            created_at: Timestamp::from_millis(0),
+            attempts: 1,
+            lost_leases: 0,
+            generation: 0,
+            epoch,
+            last_error: None,
+            progress: None,
+            log: Vec::new(),
+        }
+    }
+
+    /// The rules that were broken, without the counts, of which these tests keep none.
+    fn broken(plan: Plan, journal: &Journal, records: &[Record]) -> Vec<&'static str> {
+        let wrong = account(plan, journal, records, &[]).wrong;
+        wrong.into_iter().map(|(rule, _)| rule).filter(|rule| *rule != "counts").collect()
+    }
+
+    #[test]
+    fn a_job_that_ran_once_and_ended_is_fine_and_one_that_is_gone_is_lost() {
+        let (plan, id, mut journal) = one_job();
+        settled(&mut journal, 0, 20, 1);
+        assert!(broken(plan, &journal, &[record(id, 1)]).is_empty());
+        assert_eq!(broken(plan, &journal, &[]), ["lost"]);
+        assert_eq!(
+            broken(plan, &journal, &[record(id, 1), record(JobId::fresh(), 1)]),
+            ["outcome", "attempts", "stranger"]
+        );
+    }
+
+    #[test]
+    fn a_second_execution_needs_a_kill() {
+        let (plan, id, mut journal) = one_job();
+        claimed(&mut journal, 1, 30, 2);
+        settled(&mut journal, 1, 40, 2);
+        assert_eq!(broken(plan, &journal, &[record(id, 2)]), ["duplicates"]);
+        journal.members[0].killed = Some(20);
+        assert!(broken(plan, &journal, &[record(id, 2)]).is_empty());
+    }
+
+    #[test]
+    fn a_verdict_that_is_believed_too_late_is_stale() {
+        let (plan, id, mut journal) = one_job();
+        journal.members[0].frozen.push((12, 35));
+        claimed(&mut journal, 1, 30, 2);
+        settled(&mut journal, 0, 40, 1);
+        let rules = broken(plan, &journal, &[record(id, 2)]);
+        assert!(
+            rules.contains(&"stale") && rules.contains(&"double") && rules.contains(&"outcome"),
+            "{rules:?}"
+        );
+    }
 }

@@ -115,7 +115,7 @@ impl Collector {
             match event {
                 Some((at, event)) => heard.journal.hear(member, at, event),
                 None => {
-                    heard.journal.object("errors", format!("process {member} said `{}`", line.trim_end()))
+                    heard.journal.object("errors", format!("process {member} said `{}`", line.trim_end()));
                 }
             }
         }

@@ -31,8 +31,8 @@ pub(crate) struct Ship {
     since: Stamp,
     /// The trap it was told to set, and when.
     pub(crate) trapped: Option<(Trap, Stamp)>,
-    /// Since when it stands still.
-    frozen: Option<Stamp>,
+    /// Since when it stands still, and for how long.
+    frozen: Option<(Stamp, Stamp)>,
 }
 
 /// All of them.
@@ -125,7 +125,7 @@ impl Fleet {
             if !frozen
                 && let Some((at, _)) = self.collector.with(|journal| journal.members[member].freezing.take())
             {
-                ship.frozen = Some(at);
+                ship.frozen = Some((at, stands_still(&mut self.rng, self.options.lease)));
                 ship.trapped = None;
             }
             let Some(status) = ship.process.ended()? else {
@@ -153,11 +153,10 @@ impl Fleet {
         self.thaw()
     }
 
-    /// Wakes what has stood still for longer than its lease and the sweep that ends it.
+    /// Wakes what has stood still for long enough.
     fn thaw(&mut self) -> Result<()> {
-        let enough = self.options.lease + self.options.lease / 2 + Duration::from_millis(500);
         for ship in &mut self.ships {
-            if let Some(from) = ship.frozen.filter(|from| now() - from > nanos(enough)) {
+            if let Some((from, _)) = ship.frozen.filter(|(from, time)| now() - from > *time) {
                 ship.process.thaw()?;
                 ship.frozen = None;
                 self.collector.with(|journal| journal.members[ship.member].frozen.push((from, now())));
@@ -200,7 +199,7 @@ impl Fleet {
     /// Stands a process still.
     pub(crate) fn freeze(&mut self, place: usize) -> Result<()> {
         let ship = &mut self.ships[place];
-        ship.frozen = Some(now());
+        ship.frozen = Some((now(), stands_still(&mut self.rng, self.options.lease)));
         ship.process.freeze()
     }
 
@@ -257,7 +256,13 @@ impl Fleet {
     }
 }
 
-/// Whether the plan has blocks of each way: for the table.
+/// How long a process is to stand still: until about the end of its leases, or a while longer. What it held is being run by
+/// others then, so that its verdicts meet leases that stand; long after, they would find jobs that have ended.
+fn stands_still(rng: &mut fastrand::Rng, lease: Duration) -> Stamp {
+    nanos(lease) / 100 * rng.u64(90..160)
+}
+
+/// How many jobs of the plan are sent in each way: for the table.
 pub(crate) fn ways(plan: Plan) -> [u64; 3] {
     let mut counts = [0; 3];
     for block in 0..plan.blocks() {

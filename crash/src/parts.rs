@@ -156,7 +156,7 @@ fn draft(queue: &Queue<Told>, plan: Plan, number: u64) -> Result<Blank> {
     match wish {
         Wish::Delay(millis) => draft.set_due(windlass_core::Due::After(Duration::from_millis(millis))),
         Wish::Parent => {
-            draft.add_parent(JobRef::new(QueueName::from_static(plan.queue(number - 1)), id_of(number - 1)))
+            draft.add_parent(JobRef::new(QueueName::from_static(plan.queue(number - 1)), id_of(number - 1)));
         }
         Wish::Limit(_) => {
             if let Some((key, at_most)) = wish.exclusion() {

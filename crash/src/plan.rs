@@ -76,7 +76,7 @@ pub(crate) struct Plan {
     pub(crate) jobs: u64,
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): a good hash of a counter.
+/// `SplitMix64` (Steele, Lea, Flood 2014): a good hash of a counter.
 fn mix(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -128,7 +128,7 @@ impl Plan {
 
     /// A parent is in the same queue and block, is stored before its child is sent, and is never refused for its key.
     fn may_have_parent(&self, number: u64) -> bool {
-        number % BLOCK != 0
+        !number.is_multiple_of(BLOCK)
             && self.way(number / BLOCK) != Way::AtOnce
             && self.queue(number) == self.queue(number - 1)
             && !matches!(self.wish(number - 1), Wish::Skip(_) | Wish::Supersede(_) | Wish::QueueOne(_))

@@ -231,7 +231,7 @@ begin
     with took as (
         update @schema@.live l
         set session = in_session, nonce = in_nonce, since = clock, until = @schema@.after(clock, lease_ms),
-            started = u.ord <= at_once, epoch = l.epoch + 1
+            started = u.ord <= at_once, epoch = l.epoch + 1, settled_by = null
         from unnest(all_places) with ordinality u (at, ord)
         where l.ctid = u.at
         returning u.ord, l.queue, l.id, l.epoch, l.attempts, l.lost, l.generation, l.flags,
