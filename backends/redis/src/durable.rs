@@ -56,6 +56,8 @@ impl Fence {
     async fn fence(&self, written_on: &Server, key: &str) -> Result<()> {
         let open = self.link.open().await?;
         if open.server.run != written_on.run {
+            // Whichever of the two is the old one: the next fence is written on a new connection.
+            self.link.forget(&open);
             // It was stored on a server that has ended since, or is no longer the one that writes.
             return Err(Error::new(ErrorKind::Unavailable, "the server was replaced while this was written"));
         }
