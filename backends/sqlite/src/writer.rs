@@ -151,7 +151,12 @@ impl Writer {
         let begun = begin(conn, &mut self.cache, &self.shared.options, seen).await;
         let mut store = match begun {
             Ok(store) => store,
-            Err(error) => return Err(self.broken(error, false)),
+            Err(error) => {
+                // It may have begun all the same: an open transaction would be in the way of every later one.
+                let mut void = self.undo(error).await;
+                void.one_of_them = false;
+                return Err(void);
+            }
         };
         if let Err(error) = run(&mut store, group).await {
             return Err(self.undo(error).await);

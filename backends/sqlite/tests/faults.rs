@@ -284,3 +284,15 @@ async fn what_one_request_breaks_does_not_spoil_those_that_came_with_it() {
     assert_eq!(second.expect("push"), [Pushed::Inserted]);
     assert_eq!(stored(&backend).await, 3);
 }
+
+#[tokio::test]
+async fn a_transaction_that_fails_as_it_begins_is_not_in_the_way_of_the_next() {
+    let folder = Folder::new();
+    let backend = folder.open("jobs.db").await;
+    let mut conn = common::connect(&folder.path("jobs.db")).await;
+    sqlx::query("alter table windlass_meta rename to away").execute(&mut conn).await.expect("rename");
+    let error = backend.push(&batch(1), AT).await.expect_err("its first look finds no table");
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unexpected, Effect::NotApplied), "{error}");
+    sqlx::query("alter table away rename to windlass_meta").execute(&mut conn).await.expect("rename");
+    assert_eq!(backend.push(&batch(1), AT).await.expect("push"), [Pushed::Inserted]);
+}
