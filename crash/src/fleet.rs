@@ -10,10 +10,10 @@ use crate::collector::Collector;
 use crate::options::Options;
 use crate::parts::{Part, Task, WRITTEN};
 use crate::plan::{Plan, Way};
-use crate::points::Trap;
+use crate::points::{Blow, Point, Trap};
 use crate::wire::{Stamp, now};
 
-/// What a process is there for. A server of an engine will be one more: a command, restarted when it dies.
+/// What a process is there for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
     Worker,
@@ -125,7 +125,16 @@ impl Fleet {
             if !frozen
                 && let Some((at, _)) = self.collector.with(|journal| journal.members[member].freezing.take())
             {
-                ship.frozen = Some((at, stands_still(&mut self.rng, self.options.lease)));
+                let haunts = ship.trapped.is_some_and(|(trap, _)| trap.point == Point::Haunting);
+                let time = if haunts {
+                    nanos(self.options.lease) * HAUNTS_MOST
+                } else {
+                    stands_still(&mut self.rng, self.options.lease)
+                };
+                ship.frozen = Some((at, time));
+                ship.trapped = None;
+            }
+            if self.collector.with(|journal| std::mem::take(&mut journal.members[member].has_crashed)) {
                 ship.trapped = None;
             }
             let Some(status) = ship.process.ended()? else {
@@ -153,13 +162,19 @@ impl Fleet {
         self.thaw()
     }
 
-    /// Wakes what has stood still for long enough.
+    /// Wakes what has stood still for long enough, and zombies as their jobs run again.
     fn thaw(&mut self) -> Result<()> {
         for ship in &mut self.ships {
-            if let Some((from, _)) = ship.frozen.filter(|(from, time)| now() - from > *time) {
+            let Some((from, time)) = ship.frozen else { continue };
+            let is_time = now() - from > time;
+            if is_time || self.collector.with(|journal| journal.is_haunted(ship.member)) {
                 ship.process.thaw()?;
                 ship.frozen = None;
-                self.collector.with(|journal| journal.members[ship.member].frozen.push((from, now())));
+                self.collector.with(|journal| {
+                    let member = &mut journal.members[ship.member];
+                    member.frozen.push((from, now()));
+                    member.haunts.clear();
+                });
             }
         }
         Ok(())
@@ -213,6 +228,11 @@ impl Fleet {
         told
     }
 
+    /// Whether one of them is to kill the server.
+    pub(crate) fn waits_for_a_crash(&self) -> bool {
+        self.has(|ship| ship.trapped.is_some_and(|(trap, _)| matches!(trap.blow, Blow::Crash(_))))
+    }
+
     /// Traps that nobody has stepped into for so long: forgotten, and their processes killed instead.
     pub(crate) fn give_up_traps(&mut self, after: Duration) -> Result<Vec<Trap>> {
         let mut given_up = Vec::new();
@@ -255,6 +275,9 @@ impl Fleet {
         Ok(())
     }
 }
+
+/// So many leases a zombie waits for its job to run again.
+const HAUNTS_MOST: Stamp = 5;
 
 /// How long a process is to stand still: until about the end of its leases, or a while longer. What it held is being run by
 /// others then, so that its verdicts meet leases that stand; long after, they would find jobs that have ended.

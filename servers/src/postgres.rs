@@ -2,14 +2,15 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::family::{children, signal, until_gone};
 use crate::{Package, Process, find_or_install, free_port};
 
 const PACKAGE: Package = Package {
@@ -133,6 +134,12 @@ impl Postgres {
         self.port
     }
 
+    /// Its process id while it runs: that of the parent of all its processes.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// What it logged since its last start.
     #[must_use]
     pub fn log(&self) -> String {
@@ -172,13 +179,7 @@ impl Postgres {
             let _ = signal(*child, Signal::KILL);
         }
         // The next start refuses while one of them is still there.
-        let mut waited = Duration::ZERO;
-        while children.iter().any(|child| Path::new(&format!("/proc/{child}")).exists()) && waited < STOP_MOST
-        {
-            std::thread::sleep(LOOK_EVERY);
-            waited += LOOK_EVERY;
-        }
-        Ok(())
+        until_gone(&children)
     }
 
     /// Starts it again after a [`stop`](Self::stop) or a [`kill`](Self::kill), on the same port with the same data.
@@ -280,26 +281,6 @@ fn owner() -> Result<Option<Owner>> {
         .or_else(|| number("nobody"))
         .map(Some)
         .context("no user `postgres` or `nobody` to run Postgres as")
-}
-
-/// The processes that a process has started. Postgres gives each a process group of its own, so signals do not reach them
-/// through their parent's.
-fn children(parent: u32) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|id: &u32| {
-            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-            // The second field is the name in brackets, which may hold anything; the parent is the second after it.
-            let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-            after.split_whitespace().nth(1) == Some(&parent.to_string())
-        })
-        .collect()
-}
-
-fn signal(id: u32, signal: Signal) -> Result<()> {
-    let id = i32::try_from(id).ok().and_then(Pid::from_raw).context("a process has an id")?;
-    kill_process(id, signal).with_context(|| format!("cannot signal process {id:?}"))
 }
 
 fn tail(log: &str) -> String {

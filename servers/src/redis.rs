@@ -89,6 +89,12 @@ impl Redis {
         self.port
     }
 
+    /// Its process id while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Its folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
