@@ -188,6 +188,7 @@ end
 
 -- Forgets Completed jobs by the entries of their list, which have been taken off it.
 local function forget_completed(entries)
+  if #table.concat(entries) == 16 * #entries then return forget(entries, true) end
   local plain, more = {}, {}
   for _, entry in ipairs(entries) do
     if #entry == 16 then plain[#plain + 1] = entry else more[#more + 1] = sub(entry, 1, 16) end

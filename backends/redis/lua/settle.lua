@@ -74,13 +74,11 @@ local function settle(n)
   local ids = {}
   for i = 1, n do ids[i] = sub(ARGV[12], 16 * i - 15, 16 * i) end
   local records = call('HMGET', S, unpack(ids))
-  local runs, distinct = tonumber(ARGV[13]), ARGV[11] == '1'
-  local riders, have_riders = {}, false
+  local runs, riders = tonumber(ARGV[13]), {}
   for at = 14 + 2 * runs, #ARGV, 5 do
     local verdict = tonumber(ARGV[at])
     riders[verdict] = riders[verdict] or {}
     table.insert(riders[verdict], at)
-    have_riders = true
   end
   local keep_none = sub(ARGV[2], 1, 2) == '0 '
   -- Plain completions are written together; `latest` holds those not yet written, for a second verdict on one.
@@ -110,7 +108,8 @@ local function settle(n)
     end
     gone, hash, entries, singles, latest, count = {}, {}, {}, {}, {}, 0
   end
-  local answers, stale, i = {}, false, 0
+  -- Where an id comes twice, or something else than a plain completion came before, what was read may have changed.
+  local answers, stale, careful, i = {}, false, ARGV[11] ~= '1', 0
   for run = 1, runs do
     local ruling = ARGV[13 + 2 * run]
     local fence, output = sub(ruling, 1, 22), sub(ruling, 24)
@@ -118,11 +117,13 @@ local function settle(n)
     for _ = 1, tonumber(ARGV[12 + 2 * run]) do
       i = i + 1
       local id, record = ids[i], records[i]
-      if not distinct and latest[id] then record = latest[id]
-      elseif stale then record = call('HGET', S, id)
+      if careful then
+        if latest[id] then record = latest[id]
+        elseif stale then record = call('HGET', S, id)
+        end
       end
       local p = false
-      if completes and record and not (have_riders and riders[i]) then
+      if completes and record and not riders[i] then
         p = plain[record]
         if p == nil then
           p = completed(record, keep_none)
@@ -137,16 +138,15 @@ local function settle(n)
         entries[count] = p.extra and id .. 'x' or id
         if keep_none then gone[count] = id end
         if p.batch == NO_BATCH then singles[#singles + 1] = id end
-        if not distinct then latest[id] = done end
+        if careful then latest[id], jobs[id] = done, nil end
         if await then told[#told + 1] = id end
-        if stale then jobs[id] = nil end
         answers[i] = 'C'
       elseif not stands(record, ruling) then
         answers[i] = refused(record, ruling)
       else
         -- What it touches may be what an earlier or a later verdict is about.
         flush()
-        stale = true
+        stale, careful = true, true
         local j = load(id)
         answers[i] = apply(j, ruling)
         for _, at in ipairs(riders[i] or {}) do

@@ -79,7 +79,8 @@ local function fresh_record(starts, pb, rank, batch)
 end
 
 -- What stands before a job in the answer, by the length of its body.
-local marks = { ['0'] = {}, ['1'] = {}, ['2'] = {} }
+local starting_marks, ahead_marks = {}, {}
+local marks = { ['0'] = ahead_marks, ['1'] = starting_marks, ['2'] = {} }
 local function mark(sort, length)
   local made = marks[sort][length]
   if not made then
@@ -89,22 +90,21 @@ local function mark(sort, length)
   return made
 end
 
--- `shared` is the record where it is another job's as well.
-local function take(id, body, record, rank, batch, shared)
-  local starts = count < limit and '1' or '0'
+local function take(id, body, record, rank, batch)
+  local starts, made = count < limit and '1' or '0', nil
   count = count + 1
   if record then
-    shared = 'X' .. starts .. char(without(byte(record, 3), SETTLED)) .. sub(record, 4, 4)
+    made = 'X' .. starts .. char(without(byte(record, 3), SETTLED)) .. sub(record, 4, 4)
       .. pack('>I6', unpack_('>I6', record, 5) + 1) .. ARGV[5] .. sub(record, 27, 34) .. pack('>d', rank)
       .. since .. till_bytes .. batch
-    out[written + 1], out[written + 2], out[written + 3], out[written + 4] = mark('2', #body), id, body, shared
+    out[written + 1], out[written + 2], out[written + 3], out[written + 4] = mark('2', #body), id, body, made
     written = written + 4
   else
-    shared = shared or fresh_record(starts, links_byte(body), rank, batch)
+    made = fresh_record(starts, links_byte(body), rank, batch)
     out[written + 1], out[written + 2], out[written + 3] = mark(starts, #body), id, body
     written = written + 3
   end
-  hash[filled + 1], hash[filled + 2] = id, shared
+  hash[filled + 1], hash[filled + 2] = id, made
   filled = filled + 2
   if batch == NO_BATCH then
     leases[#leases + 1] = num(till)
@@ -222,10 +222,11 @@ end
 -- What a body says of its job's priority, links and lane, and what this claim makes of it: whether it can run it, and the
 -- records that fresh jobs like it share. Nearly all jobs of a page are alike.
 local function look_at(body, base, batch)
-  local alike = { runs = can_run(lane_of(body)) }
-  if batch ~= NO_BATCH and alike.runs then
+  local alike = { runs = can_run(lane_of(body)), shares = false }
+  -- What frees its key as it starts is taken with more care.
+  if batch ~= NO_BATCH and alike.runs and not has(byte(body, 8) or 0, START) then
     local pb = links_byte(body)
-    alike['0'], alike['1'] = fresh_record('0', pb, -base, batch), fresh_record('1', pb, -base, batch)
+    alike.shares, alike.ahead, alike.starts = true, fresh_record('0', pb, -base, batch), fresh_record('1', pb, -base, batch)
   end
   return alike
 end
@@ -273,8 +274,17 @@ local function take_listed()
         end
         if listed then noted = noted - 1 end
         if seen then seen[id] = true end
-        if sort.runs then
-          take(id, body, record, base + i - 1, batch, sort[count < limit and '1' or '0'])
+        if sort.shares and not record then
+          local starts = count < limit
+          count = count + 1
+          local length = #body
+          out[written + 1] = (starts and starting_marks or ahead_marks)[length] or mark(starts and '1' or '0', length)
+          out[written + 2], out[written + 3] = id, body
+          written = written + 3
+          hash[filled + 1], hash[filled + 2] = id, starts and sort.starts or sort.ahead
+          filled = filled + 2
+        elseif sort.runs then
+          take(id, body, record, base + i - 1, batch)
         else
           aside = aside - 1
           others[#others + 1] = { id, body, record, base + i - 1 }
