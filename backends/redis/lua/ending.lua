@@ -165,7 +165,9 @@ end
 -- revival) are called off: it cannot come back. `plain` ones have nothing but body and record.
 local function forget(ids, plain)
   if #ids == 0 then return end
-  for _, id in ipairs(ids) do jobs[id] = nil end
+  if next(jobs) then
+    for _, id in ipairs(ids) do jobs[id] = nil end
+  end
   if not plain then
     local records = call('HMGET', S, unpack(ids))
     local extra = {}
@@ -186,6 +188,7 @@ end
 
 -- Forgets Completed jobs by the entries of their list, which have been taken off it.
 local function forget_completed(entries)
+  if #table.concat(entries) == 16 * #entries then return forget(entries, true) end
   local plain, more = {}, {}
   for _, entry in ipairs(entries) do
     if #entry == 16 then plain[#plain + 1] = entry else more[#more + 1] = sub(entry, 1, 16) end
@@ -243,6 +246,7 @@ end
 
 -- Running to Ready, at the place in line it was claimed from.
 local function back_in_line(j)
+  j.rank = claimed_from(j)
   leave(j)
   j.st, j.t = 'R', 0
   j.sub = has(j.fl, SUSPECT) and 's' or 'z'

@@ -1,8 +1,8 @@
 -- fetch: jobs as they are stored. Writes nothing.
 --
--- ARGV: .., 3: how many n; then n ids. Returns for each: '' when it is not stored, or {body, record or '', when its lease
--- ends or '', last error, progress, log}, the last three nil where there are none.
--- Cost: 2 commands a call, 1 for each running job, 1 for each that has more to say.
+-- ARGV: .., 3: how many n; then n ids. Returns for each: '' when it is not stored, or {body, record or '', last error,
+-- progress, log}, the last three nil where there are none.
+-- Cost: 2 commands a call, 1 for each that has more to say.
 local EXTRA = 4
 
 local n, found = tonumber(ARGV[3]), {}
@@ -13,10 +13,9 @@ for i = 1, n do
   if not body then
     found[i] = ''
   else
-    local till, extra = '', { false, false, false }
-    if r and sub(r, 1, 1) == 'X' then till = num(tonumber(call('ZSCORE', L, id))) end
+    local extra = { false, false, false }
     if r and byte(r, 3) % (EXTRA * 2) >= EXTRA then extra = call('HMGET', X, id .. 'e', id .. 'p', id .. 'g') end
-    found[i] = { body, r or '', till, extra[1], extra[2], extra[3] }
+    found[i] = { body, r or '', extra[1], extra[2], extra[3] }
   end
 end
 return found

@@ -4,7 +4,13 @@
 -- parents if the flags say so, then what only clients read. envelope.rs writes it.
 -- A record (hash S), for every job but a fresh one that is Ready: state, sub, flags, priority and links, epoch u48, nonce,
 -- generation u32, attempts u16, lost u16, rank f64, time f64, and a tail that depends on the state. record.rs reads it.
--- Epoch and nonce, bytes 5 to 26, are the fence.
+-- Epoch and nonce, bytes 5 to 26, are the fence. The tail of a Running job: session, end of its lease f64, batch u48.
+--
+-- Leases. Jobs that one claim took off the list are a batch: one entry of L, the batch's number, at the time its first lease
+-- may end or earlier; how many of its leases stand, in RC; session, nonce and the ids as they stood in the list, in RU. A
+-- lease that is no part of a batch has batch 0 and an entry of its own in L, the id. What counts is the end in the record.
+-- The fresh jobs of a batch share one record, for strings are what costs in Lua: its rank is the place of the batch's first
+-- id, as a negative number.
 --
 -- The invariant: a job stands in exactly the set of its state. Only leave() and the enter_ functions touch the sets.
 local UNIQUE, START, LIMIT, PARENTS = 1, 2, 4, 8
@@ -12,6 +18,7 @@ local SUSPECT, CANCEL, EXTRA, SETTLED, CHILDREN = 1, 2, 4, 8, 16
 -- What a parent's failure does to a child; 0 calls it off.
 local IGNORE, WAIT = 1, 2
 local ZERO16 = string.rep('\0', 16)
+local NO_BATCH = string.rep('\0', 6)
 -- Jobs that one call may touch beyond those it names: what hangs on their ends. The rest is left to sweeps.
 local budget = 200
 
@@ -27,7 +34,7 @@ local function decode(id, r)
   return {
     id = id, st = sub(r, 1, 1), sub = sub(r, 2, 2), fl = byte(r, 3), pb = byte(r, 4), epoch = (unpack_('>I6', r, 5)),
     generation = generation, attempts = attempts, lost = lost, rank = rank, t = t, nonce = sub(r, 11, 26),
-    tail = sub(r, 51),
+    tail = sub(r, 51), noted = sub(r, 1, 2) == 'Rm',
   }
 end
 
@@ -71,10 +78,14 @@ local function save(j)
     and (j.sub == 'm' or priority(j) ~= 5) then
     -- As good as fresh: no record says the same in no room.
     if not j.new then call('HDEL', S, j.id) end
-    j.new = true
+    if j.noted then noted = noted - 1 end
+    j.new, j.noted = true, false
     return
   end
   j.new = false
+  local listed = j.st == 'R' and j.sub == 'm'
+  if listed and not j.noted then noted = noted + 1 end
+  j.noted = listed
   call('HSET', S, j.id, encode(j))
 end
 
@@ -141,9 +152,41 @@ end
 -- and an x when there is more to forget than body and record.
 local FINAL = { K = CN, D = DD }
 
+-- So many leases of a batch are over.
+local function end_leases(batch, count)
+  if call('HINCRBY', RC, batch, -count) > 0 then return end
+  call('HDEL', RC, batch)
+  call('HDEL', RU, batch)
+  call('ZREM', L, batch)
+end
+
+local function batch_of(j) return sub(j.tail, 25, 30) end
+
+-- The ids of a batch, as they stood in the list: of some the lease is over, and some were never taken.
+local function ids_of(batch)
+  local ids = {}
+  for at = 33, #batch, 16 do ids[#ids + 1] = sub(batch, at, at + 15) end
+  return ids
+end
+
+-- The place in line from which a Running job was claimed.
+local function claimed_from(j)
+  if j.rank >= 0 then return j.rank end
+  local ids, at = call('HGET', RU, batch_of(j)) or '', 33
+  while true do
+    local found = string.find(ids, j.id, at, true)
+    if not found then return -j.rank end
+    if found % 16 == 1 then return (found - 33) / 16 - j.rank end
+    at = found + 1
+  end
+end
+
 local function leave(j)
   if j.st == 'R' then
-    if j.sub == 'm' then holes = holes + 1
+    if j.sub == 'm' then
+      holes = holes + 1
+      if j.noted then noted = noted - 1 end
+      j.noted = false
     elseif j.sub == 'z' then call('ZREM', Z, j.id)
     elseif j.sub == 's' then call('ZREM', P, j.id)
     else
@@ -151,7 +194,10 @@ local function leave(j)
       unpark(lane_of(body_of(j)))
     end
   elseif j.st == 'S' then call('ZREM', D, j.id)
-  elseif j.st == 'X' then call('ZREM', L, j.id)
+  elseif j.st == 'X' then
+    local batch = batch_of(j)
+    running = running - 1
+    if batch == NO_BATCH then call('ZREM', L, j.id) else end_leases(batch, 1) end
   elseif j.st == 'B' then
     call('SREM', BS, j.id)
     if j.sub == 'l' then call('ZREM', LB, blocked_member(j)) end

@@ -1,7 +1,7 @@
 -- What every script of a named queue begins with: its keys, its clock, its settings, and the end of a call.
 --
 -- KEYS, always all and in this order (keys.rs writes them; docs.md says what each holds):
-local B, S, M, W, Z, P, K, KL, D, L, BS, U, UW, LT, LB, CH, PE, X, C, CN, DD, O = unpack(KEYS)
+local B, S, M, W, Z, P, K, KL, D, L, BS, U, UW, LT, LB, CH, PE, X, C, CN, DD, O, RU, RC = unpack(KEYS)
 -- ARGV[1]: the time in ms of a virtually timed namespace, '' for the server's own, or '-' where no time is needed.
 -- ARGV[2]: how many Completed, Cancelled and Dead jobs are kept, as three numbers.
 --
@@ -13,7 +13,7 @@ local pack, unpack_ = struct.pack, struct.unpack
 local function num(n) return fmt('%.0f', n) end
 
 local FORMAT = 1
-local meta = call('HMGET', M, 'mode', 'paused', 'head', 'seq', 'holes', 'await', 'format')
+local meta = call('HMGET', M, 'mode', 'paused', 'head', 'seq', 'holes', 'await', 'format', 'noted', 'batch', 'running')
 local timeless, virtual = ARGV[1] == '-', ARGV[1] ~= ''
 if meta[1] and not timeless and (meta[1] == 'v') ~= virtual then
   return redis.error_reply('WLMODE this queue is timed the other way')
@@ -42,6 +42,15 @@ local seq_before = seq
 -- Entries of W whose job has left it some other way than through its head.
 local holes = tonumber(meta[5] or '0')
 local holes_before = holes
+-- Entries of W whose jobs have a record, or more: where there are none, a claim need not look for records.
+local noted = tonumber(meta[8] or '0')
+local noted_before = noted
+-- Batches of leases ever begun.
+local batches = tonumber(meta[9] or '0')
+local batches_before = batches
+-- Running jobs.
+local running = tonumber(meta[10] or '0')
+local running_before = running
 -- Whether somebody who sleeps may have work now.
 local ring = false
 -- Ends of this call that somebody may wait for, when anybody does.
@@ -58,9 +67,20 @@ end
 
 -- Writes back what changed, and wakes whoever sleeps. Every path that wrote anything ends here.
 local function commit()
-  if head ~= head_before or seq ~= seq_before or holes ~= holes_before then
-    call('HSET', M, 'head', num(head), 'seq', num(seq), 'holes', num(holes))
+  local changed = {}
+  local function note(name, count, before)
+    if count ~= before then
+      changed[#changed + 1] = name
+      changed[#changed + 1] = num(count)
+    end
   end
+  note('head', head, head_before)
+  note('seq', seq, seq_before)
+  note('holes', holes, holes_before)
+  note('noted', noted, noted_before)
+  note('batch', batches, batches_before)
+  note('running', running, running_before)
+  if #changed > 0 then call('HSET', M, unpack(changed)) end
   if ring and not meta[2] then call('PUBLISH', M, '') end
   if await and #told > 0 then
     local time = call('TIME')

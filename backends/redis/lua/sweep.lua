@@ -2,9 +2,9 @@
 --
 -- ARGV: .., 3 to 5: at most so many to promote, to reclaim, to prune, each at most 200; 6 to 8: the ages in ms for which
 -- Completed, Cancelled and Dead jobs are kept.
--- Returns {promoted, reclaimed, cancelled, buried, pruned, whether more hangs on earlier ends, whether the outbox holds
--- something, the time}.
--- Cost: 8 commands when there is nothing to do; 4 to 20 for each job.
+-- Returns {promoted, reclaimed, cancelled, buried, pruned, whether more hangs on earlier ends or leases are left to be looked
+-- at, whether the outbox holds something, the time}.
+-- Cost: 8 commands when there is nothing to do; 4 to 20 for each job, and 1 for each whose lease was extended since.
 local LOST_MAX = 3
 
 if not meta[1] then return { 0, 0, 0, 0, 0, 0, 0, num(now) } end
@@ -30,9 +30,8 @@ local promoted = promote(tonumber(ARGV[3]))
 
 local reclaimed, cancelled, buried = 0, 0, 0
 local most = tonumber(ARGV[4])
-local lapsed = most > 0 and call('ZRANGEBYSCORE', L, '-inf', num(now), 'LIMIT', 0, most) or {}
-for _, id in ipairs(lapsed) do
-  local j = load(id)
+
+local function lapse(j)
   local tail = called_off(j)
   if tail then
     finish(j, 'K', ' ', tail)
@@ -47,6 +46,43 @@ for _, id in ipairs(lapsed) do
       back_in_line(j)
       reclaimed = reclaimed + 1
     end
+  end
+end
+
+-- What has lapsed of a batch, which then stands in L at the first of the ends that are left. Returns how many ids it saw.
+local function lapse_batch(batch)
+  local ids, first = ids_of(call('HGET', RU, batch) or ''), nil
+  for from = 1, #ids, 1000 do
+    for i, r in ipairs(call('HMGET', S, unpack(ids, from, math.min(from + 999, #ids)))) do
+      if r and sub(r, 1, 1) == 'X' and sub(r, 75, 80) == batch then
+        local ends = unpack_('>d', r, 67)
+        -- Anew: an id can stand in a batch twice.
+        local j = ends <= now and load(ids[from + i - 1])
+        if not j then first = math.min(first or ends, ends)
+        elseif reclaimed + cancelled + buried >= most then return #ids
+        elseif j.st == 'X' then lapse(j)
+        end
+      end
+    end
+  end
+  if first then call('ZADD', L, 'XX', num(first), batch) end
+  return #ids
+end
+
+local looked_at, more = 0, 0
+local lapsed = most > 0 and call('ZRANGEBYSCORE', L, '-inf', num(now), 'LIMIT', 0, most) or {}
+for _, entry in ipairs(lapsed) do
+  if reclaimed + cancelled + buried >= most then break end
+  if looked_at > 2000 then
+    more = 1
+    break
+  end
+  if #entry ~= 16 then looked_at = looked_at + lapse_batch(entry)
+  else
+    local j = load(entry)
+    local ends = unpack_('>d', j.tail, 17)
+    looked_at = looked_at + 1
+    if ends <= now then lapse(j) else call('ZADD', L, 'XX', num(ends), entry) end
   end
 end
 
@@ -89,4 +125,5 @@ for _, key in ipairs(call('ZRANGEBYSCORE', UW, '-inf', num(now), 'LIMIT', 0, 200
 end
 
 commit()
-return { promoted, reclaimed, cancelled, buried, pruned, call('EXISTS', PE), call('EXISTS', O), num(now) }
+if more == 0 then more = call('EXISTS', PE) end
+return { promoted, reclaimed, cancelled, buried, pruned, more, call('EXISTS', O), num(now) }

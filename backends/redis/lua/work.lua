@@ -2,18 +2,22 @@
 --
 -- ARGV: .., 3: how many verdicts; 4: session; 5: nonce; 6: limit, or -1 for no claim; 7: how many ahead; 8: '1' when a
 -- suspect may come; 9: the lease in ms; 10: kinds as `name=version;`..; then see settle.lua.
--- Returns {now, answers, suspects taken, bound reached, next due or '', whether the outbox holds something, then for each
--- job id, body, and record or, of a fresh one, whether it starts}.
--- Cost: settling plain completions 3 to 7 commands a call, claiming 8 to 12; 5 to 20 for each other verdict.
+-- Returns {now, answers, suspects taken, bound reached, next due or '', whether the outbox holds something, jobs}: for each
+-- job '0' or, when it starts, '1' and length of the body u32, id, body; of one that is not fresh '2' instead, and after the
+-- body its record of 80 bytes.
+-- Cost: settling plain completions 3 to 10 commands a call, claiming 5 to 14; 5 to 20 for each other verdict.
 -- Invariant: a verdict changes something only if (id, epoch, nonce) are those of the record, and a job is handed out only
 -- with a new epoch and the claim's nonce.
 
 -- Jobs moved aside, due jobs let in, and suspects looked at in one call.
 local BOUND = 200
 
+-- From so many jobs on, what one claim takes off the list is a batch (see job.lua).
+local BATCH = 4
+
 local limit, ahead = tonumber(ARGV[6]), tonumber(ARGV[7])
 local answers = settle(tonumber(ARGV[3]))
-local jobs_out, suspects, bounded, due = {}, 0, 0, ''
+local out, written, suspects, bounded, due = {}, 0, 0, 0, ''
 
 -- Whether this claim can run a lane: a kind, or a kind, a colon and the version that it needs.
 local kinds, runs = nil, {}
@@ -55,49 +59,71 @@ end
 -- Ready to Running, with a new epoch and the claim's nonce. Of a fresh job the caller is told only whether it starts: the
 -- rest it knows.
 local count = 0
+local hash, filled, leases, starting = {}, 0, {}, {}
+local since, till, till_bytes = nil, nil, nil
+if limit >= 0 then
+  since = pack('>d', now) .. ARGV[4]
+  till = later(tonumber(ARGV[9]))
+  till_bytes = pack('>d', till)
+end
+
+-- The record of a fresh job but for what is the same in all of a claim.
 local prefixes = {}
-local hash, leases, starting = {}, {}, {}
-local tail, till
-local function take(id, body, record, rank)
-  if not tail then
-    tail = pack('>d', now) .. ARGV[4]
-    till = num(later(tonumber(ARGV[9])))
+local function fresh_record(starts, pb, rank, batch)
+  local prefix = prefixes[starts .. pb]
+  if not prefix then
+    prefix = 'X' .. starts .. '\0' .. char(pb) .. pack('>I6', 1) .. ARGV[5] .. pack('>I4I2I2', 0, 0, 0)
+    prefixes[starts .. pb] = prefix
   end
-  local started = count < limit and '1' or '0'
+  return prefix .. pack('>d', rank) .. since .. till_bytes .. batch
+end
+
+-- What stands before a job in the answer, by the length of its body.
+local starting_marks, ahead_marks = {}, {}
+local marks = { ['0'] = ahead_marks, ['1'] = starting_marks, ['2'] = {} }
+local function mark(sort, length)
+  local made = marks[sort][length]
+  if not made then
+    made = sort .. pack('>I4', length)
+    marks[sort][length] = made
+  end
+  return made
+end
+
+local function take(id, body, record, rank, batch)
+  local starts, made = count < limit and '1' or '0', nil
   count = count + 1
-  local made
   if record then
-    made = 'X' .. started .. char(without(byte(record, 3), SETTLED)) .. sub(record, 4, 4)
-      .. pack('>I6', unpack_('>I6', record, 5) + 1) .. ARGV[5] .. sub(record, 27, 34) .. pack('>d', rank) .. tail
-    jobs_out[#jobs_out + 1] = id
-    jobs_out[#jobs_out + 1] = body
-    jobs_out[#jobs_out + 1] = made
-    jobs[id] = nil
+    made = 'X' .. starts .. char(without(byte(record, 3), SETTLED)) .. sub(record, 4, 4)
+      .. pack('>I6', unpack_('>I6', record, 5) + 1) .. ARGV[5] .. sub(record, 27, 34) .. pack('>d', rank)
+      .. since .. till_bytes .. batch
+    out[written + 1], out[written + 2], out[written + 3], out[written + 4] = mark('2', #body), id, body, made
+    written = written + 4
   else
-    local links = links_byte(body)
-    local prefix = prefixes[started .. links]
-    if not prefix then
-      prefix = 'X' .. started .. '\0' .. char(links) .. pack('>I6', 1) .. ARGV[5] .. pack('>I4I2I2', 0, 0, 0)
-      prefixes[started .. links] = prefix
-    end
-    made = prefix .. pack('>d', rank) .. tail
-    local at = #jobs_out
-    jobs_out[at + 1], jobs_out[at + 2], jobs_out[at + 3] = id, body, started
-    if next(jobs) then jobs[id] = nil end
+    made = fresh_record(starts, links_byte(body), rank, batch)
+    out[written + 1], out[written + 2], out[written + 3] = mark(starts, #body), id, body
+    written = written + 3
   end
-  local at = #hash
-  hash[at + 1], hash[at + 2] = id, made
-  leases[at + 1], leases[at + 2] = till, id
+  hash[filled + 1], hash[filled + 2] = id, made
+  filled = filled + 2
+  if batch == NO_BATCH then
+    leases[#leases + 1] = num(till)
+    leases[#leases + 1] = id
+  end
   if has(byte(body, 8) or 0, START) then starting[#starting + 1] = id end
 end
 
 -- Writes down who was taken. Before anything looks at records again.
 local function taken()
-  if #hash == 0 then return end
+  if filled == 0 then return end
+  running = running + filled / 2
   call('HSET', S, unpack(hash))
-  call('ZADD', L, unpack(leases))
+  if #leases > 0 then call('ZADD', L, unpack(leases)) end
+  if next(jobs) then
+    for at = 1, filled, 2 do jobs[hash[at]] = nil end
+  end
   for _, id in ipairs(starting) do free_key_at_start(load(id)) end
-  hash, leases, starting = {}, {}, {}
+  hash, filled, leases, starting = {}, 0, {}, {}
 end
 
 -- The parts of `ids` whose bodies are stored, each with its record.
@@ -124,7 +150,7 @@ local function take_suspect()
     if can_run(lane_of(it[2])) then
       call('ZREM', P, it[1])
       suspects = 1
-      take(it[1], it[2], it[3], it[4])
+      take(it[1], it[2], it[3], it[4], NO_BATCH)
       return taken()
     end
   end
@@ -180,7 +206,7 @@ local function take_ranked(below)
     if #gone > 0 then call('ZREM', Z, unpack(gone)) end
     if #unparked > 0 then call('ZREM', K, unpack(unparked)) end
     park(others)
-    for _, it in ipairs(mine) do take(it[1], it[2], it[3], it[4]) end
+    for _, it in ipairs(mine) do take(it[1], it[2], it[3], it[4], NO_BATCH) end
     taken()
     if bounded == 1 then return end
   end
@@ -191,6 +217,18 @@ local function put_back(ids, from)
   local back = {}
   for k = #ids, from, -1 do back[#back + 1] = ids[k] end
   call('LPUSH', W, unpack(back))
+end
+
+-- What a body says of its job's priority, links and lane, and what this claim makes of it: whether it can run it, and the
+-- records that fresh jobs like it share. Nearly all jobs of a page are alike.
+local function look_at(body, base, batch)
+  local alike = { runs = can_run(lane_of(body)), shares = false }
+  -- What frees its key as it starts is taken with more care.
+  if batch ~= NO_BATCH and alike.runs and not has(byte(body, 8) or 0, START) then
+    local pb = links_byte(body)
+    alike.shares, alike.ahead, alike.starts = true, fresh_record('0', pb, -base, batch), fresh_record('1', pb, -base, batch)
+  end
+  return alike
 end
 
 -- Takes from the head of the list, past a bounded number of entries whose jobs have left it.
@@ -207,54 +245,89 @@ local function take_listed()
     most = most - page
     local ids = call('LPOP', W, page)
     if not ids or #ids == 0 then return end
-    local bodies, records = call('HMGET', B, unpack(ids)), call('HMGET', S, unpack(ids))
-    -- The same id can stand there twice: deleted, and pushed again.
-    local others, seen = {}, {}
+    local bodies = call('HMGET', B, unpack(ids))
+    local records = (holes > 0 or noted > 0) and call('HMGET', S, unpack(ids)) or {}
+    local base, batch = LIST + head, NO_BATCH
+    if #ids >= BATCH then
+      batches = batches + 1
+      batch = pack('>I6', batches)
+    end
+    -- The same id can stand there twice: deleted, and pushed again. Only where there are holes.
+    local others, seen, sorts, before, last = {}, holes > 0 and {}, {}, count, #ids
     for i, id in ipairs(ids) do
       local body, record = bodies[i], records[i]
-      local rank = LIST + head
-      if not body or seen[id] or (record and sub(record, 1, 2) ~= 'Rm') then
+      local listed = record and sub(record, 1, 2) == 'Rm'
+      if not body or (seen and seen[id]) or (record and not listed) then
         holes = holes - 1
-      elseif count >= wanted then
-        put_back(ids, i)
-        break
-      elseif can_run(lane_of(body)) then
-        seen[id] = true
-        take(id, body, record, rank)
-      elseif aside > 0 then
-        aside = aside - 1
-        seen[id] = true
-        others[#others + 1] = { id, body, record, rank }
       else
-        put_back(ids, i)
-        bounded = 1
-        break
+        local like = sub(body, 7, 9 + (byte(body, 9) or 0))
+        local sort = sorts[like]
+        if not sort then
+          sort = look_at(body, base, batch)
+          sorts[like] = sort
+        end
+        if count >= wanted or (not sort.runs and aside == 0) then
+          put_back(ids, i)
+          if count < wanted then bounded = 1 end
+          last = i - 1
+          break
+        end
+        if listed then noted = noted - 1 end
+        if seen then seen[id] = true end
+        if sort.shares and not record then
+          local starts = count < limit
+          count = count + 1
+          local length = #body
+          out[written + 1] = (starts and starting_marks or ahead_marks)[length] or mark(starts and '1' or '0', length)
+          out[written + 2], out[written + 3] = id, body
+          written = written + 3
+          hash[filled + 1], hash[filled + 2] = id, starts and sort.starts or sort.ahead
+          filled = filled + 2
+        elseif sort.runs then
+          take(id, body, record, base + i - 1, batch)
+        else
+          aside = aside - 1
+          others[#others + 1] = { id, body, record, base + i - 1 }
+        end
       end
-      head = head + 1
     end
+    head = head + last
     park(others)
+    if batch ~= NO_BATCH and count > before then
+      call('HSET', RU, batch, ARGV[4] .. ARGV[5] .. table.concat(ids, '', 1, last))
+      call('HSET', RC, batch, count - before)
+      call('ZADD', L, num(till), batch)
+    end
     taken()
-    if bounded == 1 or #ids < page then return end
+    if bounded == 1 then return end
+    if #ids < page then
+      -- Nothing stands in the list any more, unless it was put back.
+      if last == #ids then noted = 0 end
+      return
+    end
   end
 end
 
 if limit >= 0 and meta[1] and not meta[2] then
-  if promote(BOUND) == BOUND then bounded = 1 end
-  if ARGV[8] == '1' and limit > 0 then take_suspect() end
-  if wanted > 0 then
-    local promoted_more = bounded
-    bounded = 0
-    take_ranked(LIST_END)
-    if bounded == 0 then take_listed() end
-    if bounded == 0 then take_ranked(10 * LEVEL + LEVEL) end
-    bounded = math.max(bounded, promoted_more)
+  -- Usually nothing stands anywhere but in the list.
+  if call('EXISTS', D, P, Z, KL) > 0 then
+    if promote(BOUND) == BOUND then bounded = 1 end
+    if ARGV[8] == '1' and limit > 0 then take_suspect() end
+    if wanted > 0 then
+      local promoted_more = bounded
+      bounded = 0
+      take_ranked(LIST_END)
+      if bounded == 0 then take_listed() end
+      if bounded == 0 then take_ranked(10 * LEVEL + LEVEL) end
+      bounded = math.max(bounded, promoted_more)
+    end
+    local first = call('ZRANGE', D, 0, 0, 'WITHSCORES')
+    if first[2] then due = num(tonumber(first[2])) end
+  elseif wanted > 0 then
+    take_listed()
   end
-  local first = call('ZRANGE', D, 0, 0, 'WITHSCORES')
-  if first[2] then due = num(tonumber(first[2])) end
 end
 -- What this claim took itself need not wake others; what it left or moved aside may.
 if limit >= 0 and not meta[2] then ring = ring and (count >= wanted or aside < BOUND) end
 commit()
-local reply = { num(now), answers, suspects, bounded, due, call('EXISTS', O) }
-for i = 1, #jobs_out do reply[6 + i] = jobs_out[i] end
-return reply
+return { num(now), answers, suspects, bounded, due, call('EXISTS', O), table.concat(out) }

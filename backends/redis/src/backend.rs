@@ -14,6 +14,7 @@ use windlass_core::{
 };
 
 use crate::durable::Fence;
+use crate::gather::Gather;
 use crate::keys::Keys;
 use crate::link::{Arguments, Server};
 use crate::notify::Notify;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) keys: Keys,
     pub(crate) notify: Notify,
     fence: Fence,
+    /// Lone dispatches that wait for company.
+    pub(crate) gather: Gather,
     /// The counts of retention as every script is told them.
     pub(crate) keep: String,
     /// Whose time the namespace goes by, once it is known: it never changes.
@@ -70,6 +73,7 @@ impl RedisBackend {
             keys: Keys::new(&options.namespace),
             notify: Notify::new(&options)?,
             fence: Fence::new(&options)?,
+            gather: Gather::default(),
             keep: counts.map(|keep| keep.count.to_string()).join(" "),
             timing: AtomicU8::new(UNKNOWN),
             registered: RwLock::default(),

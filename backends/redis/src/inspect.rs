@@ -37,11 +37,11 @@ impl RedisBackend {
                 Value::Array(parts) => {
                     let part = |at: usize| reply::at(&parts, at).and_then(reply::bytes);
                     let said = Said {
-                        error: reply::some_bytes(parts.get(3)),
-                        progress: reply::some_bytes(parts.get(4)),
-                        log: reply::some_bytes(parts.get(5)),
+                        error: reply::some_bytes(parts.get(2)),
+                        progress: reply::some_bytes(parts.get(3)),
+                        log: reply::some_bytes(parts.get(4)),
                     };
-                    Some(whole(*id, queue, part(0)?, part(1)?, part(2)?, &said)?)
+                    Some(whole(*id, queue, part(0)?, part(1)?, &said)?)
                 }
                 _ => None,
             });

@@ -9,9 +9,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use windlass_core::{QueueName, SessionId};
 
 /// The last parts of a queue's keys, in the order of `lua/keys.lua`.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 24] = [
     "b", "s", "m", "w", "z", "p", "k", "kl", "d", "l", "bs", "u", "uw", "lt", "lb", "ch", "pe", "x", "c",
-    "cn", "dd", "o",
+    "cn", "dd", "o", "ru", "rc",
 ];
 /// The places in [`NAMES`] of the keys whose names are channels as well.
 const WAKE: usize = 2;

@@ -12,6 +12,7 @@ mod backend;
 mod durable;
 mod envelope;
 mod error;
+mod gather;
 mod inspect;
 mod keys;
 mod link;

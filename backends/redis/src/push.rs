@@ -52,6 +52,14 @@ impl RedisBackend {
         NewJob::validate_all(jobs)?;
         jobs.iter().try_for_each(check_parents)?;
         let time = self.shared.time(at).await?;
+        if let ([job], true) = (jobs, time.is_empty())
+            && is_plain(job)
+        {
+            let queue = &job.body.queue;
+            self.shared.register(queue).await?;
+            let id = job.body.id.as_uuid().into_bytes();
+            return Ok(vec![self.push_gathered(queue, id, envelope::write(&job.body)).await?]);
+        }
         let groups = by_queue(jobs, |job| &job.body.queue);
         let mut answers = vec![Pushed::Inserted; jobs.len()];
         for (done, (queue, places)) in groups.iter().enumerate() {
@@ -68,8 +76,11 @@ impl RedisBackend {
 
     async fn push_one_queue(&self, queue: &QueueName, jobs: &[&NewJob], time: &str) -> Result<Vec<Pushed>> {
         self.shared.register(queue).await?;
-        if jobs.iter().all(|job| job.due == Due::Now && envelope::is_plain(&job.body)) && differ(jobs) {
-            return self.push_plain(queue, jobs, time).await;
+        if jobs.iter().all(|job| is_plain(job)) && differ(jobs) {
+            let bodies: Vec<_> = jobs.iter().map(|job| envelope::write(&job.body)).collect();
+            let ids = jobs.iter().map(|job| job.body.id.as_uuid().into_bytes());
+            let packed: Vec<_> = ids.zip(bodies.iter().map(Vec::as_slice)).collect();
+            return self.push_packed(queue, &packed, time).await;
         }
         let mut arguments = Arguments::new(time, &self.shared.keep);
         arguments.count(jobs.len()).push("0");
@@ -91,15 +102,20 @@ impl RedisBackend {
         answers.iter().map(|answer| pushed(reply::bytes(answer)?)).collect()
     }
 
-    /// Pushes jobs that need nothing looked up but their ids.
-    async fn push_plain(&self, queue: &QueueName, jobs: &[&NewJob], time: &str) -> Result<Vec<Pushed>> {
+    /// Pushes plain jobs whose ids differ: each its id, and its body as `envelope` writes it.
+    pub(crate) async fn push_packed(
+        &self,
+        queue: &QueueName,
+        jobs: &[([u8; 16], &[u8])],
+        time: &str,
+    ) -> Result<Vec<Pushed>> {
         let mut arguments = Arguments::default();
         arguments.push(time);
-        for job in jobs {
-            arguments.push(job.body.id.as_uuid().as_bytes());
+        for (id, _) in jobs {
+            arguments.push(id);
         }
-        for job in jobs {
-            arguments.push(envelope::write(&job.body));
+        for (_, body) in jobs {
+            arguments.push(body);
         }
         let keys = self.shared.keys.of(queue);
         let answer = self.shared.route.call(Script::PushPlain, &keys.plain, &arguments).await?;
@@ -135,6 +151,11 @@ impl RedisBackend {
         self.shared.call(Script::Push, queue, &arguments).await?;
         self.shared.durable(queue).await
     }
+}
+
+/// Whether a job needs nothing looked up but its id.
+fn is_plain(job: &NewJob) -> bool {
+    job.due == Due::Now && envelope::is_plain(&job.body)
 }
 
 fn differ(jobs: &[&NewJob]) -> bool {

@@ -11,6 +11,8 @@ const SUSPECT: u8 = 1;
 const CANCEL: u8 = 2;
 /// Bytes before the tail.
 const HEAD: usize = 50;
+/// Bytes of the record of a Running job: the tail is session, end of the lease f64, batch u48.
+pub(crate) const RUNNING: usize = HEAD + 30;
 
 /// A record, taken apart.
 #[derive(Debug)]
@@ -84,12 +86,8 @@ impl<'a> Raw<'a> {
         self.how == b'1'
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "whole milliseconds, written from whole milliseconds"
-    )]
     fn time(&self) -> Timestamp {
-        Timestamp::from_millis(self.time as i64)
+        whole_millis(self.time)
     }
 
     fn damaged(&self) -> Error {
@@ -123,7 +121,7 @@ impl<'a> Raw<'a> {
         }
     }
 
-    fn state(&self, lease_until: &[u8]) -> Result<RecordState> {
+    fn state(&self) -> Result<RecordState> {
         Ok(match self.state {
             b'B' => {
                 let why = match (self.how, self.tail) {
@@ -145,11 +143,16 @@ impl<'a> Raw<'a> {
             }
             b'R' => RecordState::Ready { parked: self.how == b'p' },
             b'X' => {
-                let session: [u8; 16] = self.tail.try_into().map_err(|_| self.damaged())?;
+                let (Some((session, rest)), RUNNING) =
+                    (self.tail.split_first_chunk::<16>(), HEAD + self.tail.len())
+                else {
+                    return Err(self.damaged());
+                };
+                let until = rest.first_chunk::<8>().ok_or_else(|| self.damaged())?;
                 RecordState::Running {
-                    session: SessionId::from_u128(u128::from_be_bytes(session)),
+                    session: SessionId::from_u128(u128::from_be_bytes(*session)),
                     since: self.time(),
-                    lease_until: instant(lease_until)?,
+                    lease_until: whole_millis(f64::from_be_bytes(*until)),
                     started: self.started(),
                     cancel_requested: self.flags & CANCEL != 0,
                 }
@@ -189,13 +192,12 @@ pub(crate) fn whole(
     queue: &QueueName,
     body: &[u8],
     record: &[u8],
-    lease_until: &[u8],
     said: &Said<'_>,
 ) -> Result<Record> {
     let (created_at, body): (Timestamp, Body) = envelope::read(body, id, queue)?;
     let raw = Raw::read(record)?;
     Ok(Record {
-        state: raw.state(lease_until)?,
+        state: raw.state()?,
         body: body.into(),
         created_at,
         attempts: raw.attempts,
@@ -252,6 +254,11 @@ pub(crate) fn nonce_bytes(nonce: Nonce) -> [u8; 16] {
     nonce.as_u128().to_be_bytes()
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "whole milliseconds, written from whole milliseconds")]
+fn whole_millis(written: f64) -> Timestamp {
+    Timestamp::from_millis(written as i64)
+}
+
 fn damaged(length: usize) -> Error {
     Error::new(ErrorKind::Decode, format!("a stored record is damaged: it has {length} bytes"))
 }
@@ -276,11 +283,7 @@ fn log(mut stored: &[u8]) -> Vec<LogLine> {
         let length = usize::from(u16::from_be_bytes([head[8], head[9]]));
         let Some((text, rest)) = rest.split_at_checked(length) else { break };
         stored = rest;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "whole milliseconds, written from whole milliseconds"
-        )]
-        let at = Timestamp::from_millis(f64::from_be_bytes(time) as i64);
+        let at = whole_millis(f64::from_be_bytes(time));
         lines.push(LogLine { at, text: String::from_utf8_lossy(text).into() });
     }
     lines
@@ -298,6 +301,8 @@ mod tests {
         record.extend(4.0_f64.to_be_bytes());
         record.extend(1_893_456_000_000.0_f64.to_be_bytes());
         record.extend([9; 16]);
+        record.extend(1_893_456_030_000.0_f64.to_be_bytes());
+        record.extend([0, 0, 0, 0, 0, 1]);
         record
     }
 
@@ -307,7 +312,7 @@ mod tests {
         let raw = Raw::read(&record).expect("a record");
         assert_eq!((raw.epoch, raw.generation, raw.attempts, raw.lost), (1, 2, 3, 1));
         let RecordState::Running { session, since, lease_until, started, cancel_requested } =
-            raw.state(b"1893456030000").expect("a state")
+            raw.state().expect("a state")
         else {
             panic!("not running");
         };
@@ -320,13 +325,13 @@ mod tests {
     fn damage_is_an_error_and_no_panic() {
         let record = running();
         for cut in 1..record.len() {
-            let read = Raw::read(&record[..cut]).and_then(|raw| raw.state(b"1"));
+            let read = Raw::read(&record[..cut]).and_then(|raw| raw.state());
             assert_eq!(read.expect_err("it is cut short").kind(), ErrorKind::Decode, "{cut}");
         }
         for at in 0..record.len() {
             let mut bad = record.clone();
             bad[at] ^= 0xff;
-            drop(Raw::read(&bad).and_then(|raw| raw.state(b"1")));
+            drop(Raw::read(&bad).and_then(|raw| raw.state()));
         }
         assert!(instant(b"soon").is_err() && state_of(b'?').is_err());
         assert!(log(b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x09short").is_empty());

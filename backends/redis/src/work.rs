@@ -160,12 +160,8 @@ impl RedisBackend {
                     .push(kinds(claim));
             }
         }
-        for place in places {
-            arguments.push(verdicts[*place].lease.job.id.as_uuid().as_bytes());
-        }
-        for place in places {
-            arguments.push(ruling(&verdicts[*place])?);
-        }
+        let of_queue: Vec<&Verdict> = places.iter().map(|place| &verdicts[*place]).collect();
+        add_rulings(&mut arguments, &of_queue)?;
         for (at, place) in places.iter().enumerate() {
             for rider in &verdicts[*place].then {
                 arguments.count(at + 1);
@@ -210,12 +206,7 @@ impl RedisBackend {
         let mut arguments = Arguments::new(time, &self.shared.keep);
         arguments.count(verdicts.len());
         arguments.push("").push("").push("-1").push("0").push("0").push("0").push("");
-        for verdict in &verdicts {
-            arguments.push(verdict.lease.job.id.as_uuid().as_bytes());
-        }
-        for verdict in &verdicts {
-            arguments.push(ruling(verdict)?);
-        }
+        add_rulings(&mut arguments, &verdicts.iter().collect::<Vec<_>>())?;
         self.shared.call(Script::Work, queue, &arguments).await.map(drop)
     }
 }
@@ -277,6 +268,71 @@ fn ruling(verdict: &Verdict) -> Result<Vec<u8>> {
     Ok(out)
 }
 
+/// What `lua/settle.lua` reads from its eleventh argument on, but for riders: ids in one piece, and one ruling for all that
+/// follow each other and are alike, as plain completions of one claim are.
+fn add_rulings(arguments: &mut Arguments, verdicts: &[&Verdict]) -> Result<()> {
+    if verdicts.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<[u8; 16]> =
+        verdicts.iter().map(|verdict| verdict.lease.job.id.as_uuid().into_bytes()).collect();
+    let mut sorted = ids.clone();
+    sorted.sort_unstable();
+    let distinct = sorted.windows(2).all(|pair| pair[0] != pair[1]);
+    let mut runs: Vec<(usize, Vec<u8>)> = Vec::new();
+    let mut before: Option<&Verdict> = None;
+    for verdict in verdicts {
+        match runs.last_mut() {
+            Some((count, _)) if before.is_some_and(|before| alike(before, verdict)) => *count += 1,
+            _ => runs.push((1, ruling(verdict)?)),
+        }
+        before = Some(*verdict);
+    }
+    arguments.push(if distinct { "1" } else { "0" }).push(ids.concat()).count(runs.len());
+    for (count, ruling) in runs {
+        arguments.count(count).push(ruling);
+    }
+    Ok(())
+}
+
+/// Whether two verdicts have the same ruling and fence, at a glance: completions without an output.
+fn alike(one: &Verdict, other: &Verdict) -> bool {
+    let bare = |verdict: &Verdict| matches!(verdict.ruling, Ruling::Complete { output: None });
+    one.lease.epoch == other.lease.epoch && one.lease.nonce == other.lease.nonce && bare(one) && bare(other)
+}
+
+/// One of the jobs in an answer, see `lua/work.lua`.
+struct Job<'a> {
+    id: JobId,
+    body: &'a [u8],
+    raw: Raw<'a>,
+}
+
+impl<'a> Job<'a> {
+    fn read(from: &mut &'a [u8]) -> Result<Self> {
+        Self::parts(from).unwrap_or_else(|| {
+            Err(Error::new(ErrorKind::Unexpected, "the server's answer to a claim is cut short")
+                .effect_unknown())
+        })
+    }
+
+    fn parts(from: &mut &'a [u8]) -> Option<Result<Self>> {
+        let (sort, rest) = from.split_first()?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let (id, rest) = rest.split_first_chunk::<16>()?;
+        let (body, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+        let (raw, rest) = match sort {
+            b'2' => {
+                let (record, rest) = rest.split_at_checked(record::RUNNING)?;
+                (Raw::read(record), rest)
+            }
+            started => (Ok(Raw::claimed(*started)), rest),
+        };
+        *from = rest;
+        Some(raw.and_then(|raw| Ok(Self { id: JobId::from_uuid(uuid::Uuid::from_bytes(*id))?, body, raw })))
+    }
+}
+
 /// Reads an answer, and apart from it the jobs whose bodies cannot be read.
 fn read_work(
     answer: &[Value],
@@ -293,22 +349,18 @@ fn read_work(
     let mut work = Work {
         now: record::instant(reply::bytes(reply::at(answer, 0)?)?)?,
         settled: letters.iter().map(|letter| settled(*letter)).collect::<Result<_>>()?,
-        jobs: Vec::with_capacity(answer.len().saturating_sub(6) / 3),
+        jobs: Vec::new(),
         suspect: reply::number(reply::at(answer, 2)?)? > 0,
         bounded: reply::number(reply::at(answer, 3)?)? > 0,
         due: if due.is_empty() { None } else { Some(record::instant(due)?) },
         outbox: reply::number(reply::at(answer, 5)?)? > 0,
     };
     let mut damaged = Vec::new();
-    for job in answer[6..].chunks_exact(3) {
-        let [id, body, record] = job else { continue };
-        let id = JobId::from_uuid(uuid::Uuid::from_slice(reply::bytes(id)?).unwrap_or_default())?;
-        let raw = match reply::bytes(record)? {
-            [started] => Raw::claimed(*started),
-            record => Raw::read(record)?,
-        };
+    let mut rest = reply::bytes(reply::at(answer, 6)?)?;
+    while !rest.is_empty() {
+        let Job { id, body, raw } = Job::read(&mut rest)?;
         let lease = Lease { job: JobRef::new(queue.clone(), id), epoch: raw.epoch, nonce, handle: 0 };
-        let (created_at, body) = match envelope::read(reply::bytes(body)?, id, queue) {
+        let (created_at, body) = match envelope::read(body, id, queue) {
             Ok(read) => read,
             Err(error) => {
                 damaged.push((lease, error.message().to_owned()));

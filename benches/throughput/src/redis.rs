@@ -45,6 +45,8 @@ enum What {
     },
     Bulk,
     Drain,
+    /// Processor time of the server a drained job, in microseconds: what does not hang on what else the machine does.
+    DrainTime,
     /// The wait of a job for an idle worker, in milliseconds, at p50 or p99.
     Pickup {
         percentile: usize,
@@ -67,6 +69,7 @@ pub(crate) fn rows(conditions: &Conditions) -> Vec<(Row, Measure)> {
             ),
             (What::Bulk, "bulk dispatch of 1,000", "bulk", Some("raw bulk")),
             (What::Drain, "drain", "drain", Some("raw drain")),
+            (What::DrainTime, "server time of a drained job", "drain time", Some("raw drain time")),
             (What::Pickup { percentile: 50 }, "idle pickup p50", "pickup p50", None),
             (What::Pickup { percentile: 99 }, "idle pickup p99", "pickup p99", None),
             (What::Memory, "memory", "memory", None),
@@ -75,6 +78,7 @@ pub(crate) fn rows(conditions: &Conditions) -> Vec<(Row, Measure)> {
                 What::Pickup { .. } => ("ms", None),
                 What::Memory => ("bytes", None),
                 What::Drain => ("jobs/s", Some(true)),
+                What::DrainTime => ("us", Some(true)),
                 _ => ("jobs/s", None),
             };
             let row = |system, name: &str, version, execution| Row {
@@ -107,7 +111,7 @@ fn share(settings: Settings, what: What) -> usize {
     match what {
         What::Dispatch { in_flight: 1 } => settings.jobs / 20,
         What::Dispatch { .. } => settings.jobs / 2,
-        What::Bulk | What::Drain | What::Memory => settings.jobs,
+        What::Bulk | What::Drain | What::DrainTime | What::Memory => settings.jobs,
         What::Pickup { .. } => 200,
     }
     .max(10)
@@ -130,6 +134,12 @@ fn measure(runtime: &Runtime, settings: Settings, what: What, disk: Disk) -> f64
                 whole::fill(&queue, jobs).await;
                 rate(jobs, durable::drain(queue, jobs, settings.concurrency).await)
             }
+            What::DrainTime => {
+                whole::fill(&queue, jobs).await;
+                let before = busy(&server);
+                durable::drain(queue, jobs, settings.concurrency).await;
+                (busy(&server) - before) * 1e6 / per_job(jobs as u64, 1)
+            }
             What::Pickup { percentile } => {
                 let mut waits = durable::pickup(queue.clone(), queue, jobs).await;
                 waits.sort_unstable();
@@ -150,6 +160,12 @@ fn raw_rate(runtime: &Runtime, settings: Settings, what: What, disk: Disk) -> f6
     let server = disk.server();
     runtime.block_on(async {
         let mut raw = Raw::open(&server.url()).await;
+        if let What::DrainTime = what {
+            raw.bulk(jobs).await;
+            let before = busy(&server);
+            raw.drain(jobs, 128).await;
+            return (busy(&server) - before) * 1e6 / per_job(jobs as u64, 1);
+        }
         let took = match what {
             What::Dispatch { in_flight } => raw.dispatch(jobs, in_flight).await,
             What::Drain => {
@@ -166,6 +182,16 @@ fn used(server: &Redis) -> u64 {
     let info = server.ask(&["INFO", "memory"]).expect("INFO");
     let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("used_memory");
     line.trim().parse().expect("a number")
+}
+
+/// Seconds of processor time that the server has used.
+fn busy(server: &Redis) -> f64 {
+    let info = server.ask(&["INFO", "cpu"]).expect("INFO");
+    let part = |name: &str| -> f64 {
+        let line = info.lines().find_map(|line| line.strip_prefix(name)).expect("a time");
+        line.trim().parse().expect("a number")
+    };
+    part("used_cpu_user:") + part("used_cpu_sys:")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a million fits")]
