@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::family::{children, signal, until_gone};
+use crate::find::named;
 use crate::{Package, Process, find_or_install, free_port};
 
 const PACKAGE: Package = Package {
@@ -18,6 +19,10 @@ const PACKAGE: Package = Package {
     debian: "postgresql",
     folders: &["/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql@*/bin"],
 };
+
+/// The environment variable with the folder of the programs to start instead: another version's. The user that the server
+/// runs as must be able to read it.
+const VARIABLE: &str = "WINDLASS_POSTGRES_BIN";
 
 /// How long a start may take: with a recovery after a kill on a busy machine.
 const START_MOST: Duration = Duration::from_secs(60);
@@ -66,7 +71,7 @@ impl Postgres {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with(settings: &PostgresSettings) -> Result<Self> {
-        let programs = find_or_install(&PACKAGE)?;
+        let programs = programs()?;
         let folder = tempfile::Builder::new().prefix("windlass-postgres-").tempdir()?;
         let owner = owner()?;
         if let Some(owner) = owner {
@@ -266,6 +271,14 @@ impl Drop for Postgres {
     }
 }
 
+/// The folder that `WINDLASS_POSTGRES_BIN` names, or else the machine's.
+fn programs() -> Result<PathBuf> {
+    match named(VARIABLE)? {
+        Some(folder) => Ok(folder),
+        None => find_or_install(&PACKAGE),
+    }
+}
+
 /// Postgres refuses to run as root: the user of its package, or else one that is nobody's.
 fn owner() -> Result<Option<Owner>> {
     if !rustix::process::geteuid().is_root() {
@@ -291,8 +304,10 @@ fn tail(log: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
+    use std::os::unix::fs::PermissionsExt as _;
 
     /// Whether it answers a client: an SSL request is answered with one letter.
     fn answers(server: &Postgres) -> bool {
@@ -300,6 +315,37 @@ mod tests {
         stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a time limit");
         let mut letter = [0];
         stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).is_ok() && stream.read_exact(&mut letter).is_ok()
+    }
+
+    #[test]
+    fn the_programs_that_the_environment_names_are_started_instead() {
+        // They note that they were called, and hand over to those that would have been.
+        let folder = tempfile::tempdir().expect("a folder");
+        let real = programs().expect("a Postgres");
+        let called = folder.path().join("called");
+        std::fs::write(&called, "").expect("a file");
+        // For the user that the server runs as.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("may be read");
+        std::fs::set_permissions(&called, Permissions::from_mode(0o666)).expect("may be written");
+        for program in PACKAGE.programs {
+            let (script, real) = (folder.path().join(program), real.join(program));
+            let text = format!(
+                "#!/bin/sh\necho {program} >> '{}'\nexec '{}' \"$@\"\n",
+                called.display(),
+                real.display()
+            );
+            std::fs::write(&script, text).expect("a script");
+            std::fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("may be run");
+        }
+        let again = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "postgres::tests::a_private_server_is_stopped_killed_frozen_and_started_again"])
+            .env(VARIABLE, folder.path())
+            .output()
+            .expect("the tests");
+        let said = String::from_utf8_lossy(&again.stdout);
+        assert!(again.status.success() && said.contains("1 passed"), "{said}");
+        let called = std::fs::read_to_string(called).expect("they were called");
+        assert_eq!(called, "initdb\npostgres\npostgres\npostgres\n");
     }
 
     #[test]

@@ -21,6 +21,7 @@ cargo xtask test [--long]
     under a time limit, the simulator, and a short crash run. Uses cargo-nextest where it is installed and `cargo test` where
     it is not. Starts private servers for the tests of the engines that need one (Postgres, Redis), unless
     WINDLASS_TEST_POSTGRES_URL and WINDLASS_TEST_REDIS_URL name them; installs their Debian packages where it may.
+    WINDLASS_REDIS_SERVER (a program) and WINDLASS_POSTGRES_BIN (a folder) name those of another version.
     The last line is `N passed, N failed`, over all five.
     --long   more cases of the same: 4,096 instead of 256 a proptest property, 1,000 instead of 60 (40) histories an engine,
              two minutes instead of four seconds of processes sharing a file, 200,000 instead of 20,000 simulated histories
