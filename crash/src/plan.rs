@@ -15,8 +15,8 @@ pub(crate) const QUEUES: [&str; 2] = ["crash-a", "crash-b"];
 /// Places under the concurrency limit.
 pub(crate) const AT_MOST: u32 = 2;
 
-/// How long a job lingers that runs again.
-pub(crate) const LINGERS: Duration = Duration::from_millis(300);
+/// How long a job lingers that runs again: less than a lease, and longer than a zombie takes to come round on a busy machine.
+pub(crate) const LINGERS: Duration = Duration::from_millis(600);
 
 /// What a job's handler does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
