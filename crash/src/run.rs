@@ -17,12 +17,14 @@ use crate::options::Options;
 use crate::points::{Blow, Point, Trap};
 use crate::report::Report;
 use crate::server::{Server, Serving, WINDOW};
-use crate::wire::now;
+use crate::wire::{Stamp, now};
 
 /// How often the runner looks at its fleet.
 const TICK: Duration = Duration::from_millis(3);
 /// A trap that nobody steps into for so long is given up.
 const TRAP_MOST: Duration = Duration::from_secs(6);
+/// After so long without anything to do, more is dispatched.
+const IDLE_MOST: Duration = Duration::from_secs(4);
 /// Without a job that was dispatched or ended for so long, the run hangs.
 const SILENCE_MOST: Duration = Duration::from_secs(60);
 
@@ -49,6 +51,7 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
         rng,
         options,
         struck: BTreeMap::new(),
+        slack: 0,
         waiting: Line::ALL
             .map(|line| faults.iter().copied().filter(|(_, fault)| fault.line() == line).collect()),
     };
@@ -90,6 +93,8 @@ struct Run<'a> {
     rng: fastrand::Rng,
     /// How often what was done.
     struck: BTreeMap<(&'static str, String), u64>,
+    /// How often too little was dispatched for what was to happen.
+    slack: u32,
     /// What is still to be done, by line.
     waiting: [VecDeque<(f64, Fault)>; 3],
 }
@@ -106,9 +111,13 @@ impl Run<'_> {
             self.fleet.tend()?;
             self.strike()?;
             self.give_up_traps()?;
+            self.pace();
             let done = self.collector.with(|journal| journal.finished + journal.acknowledged);
             if done != heard {
                 (heard, last) = (done, now());
+            }
+            if now() - last > nanos(IDLE_MOST) * Stamp::from(self.slack + 1) {
+                self.slack += 1;
             }
             let dispatching = self.fleet.has(|ship| matches!(ship.role, Role::Dispatcher(_)));
             let troubled = self.fleet.is_troubled() || self.serving.is_troubled();
@@ -146,6 +155,27 @@ impl Run<'_> {
             *self.struck.entry(fault.label()).or_default() += 1;
         }
         Ok(())
+    }
+
+    /// Lets the dispatchers go on, but not so far that all is done before what is to happen has happened.
+    fn pace(&mut self) {
+        // Some of what is dispatched never ends by a verdict: what was refused or superseded, and the children of the dead.
+        const AHEAD: f64 = 0.1;
+        let lines = [Line::Workers, Line::Servers];
+        let next = lines.iter().filter_map(|line| self.waiting[*line as usize].front()).map(|(due, _)| *due);
+        // A trap needs somebody who comes past.
+        let set = self.fleet.has(|ship| ship.trapped.is_some());
+        let due = next.fold(if set { faults::UNTIL } else { 1.0 }, f64::min);
+        let share = due * (1.0 + AHEAD) + AHEAD * (1.0 + f64::from(self.slack) / 2.0);
+        let plan = self.options.plan();
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of the blocks"
+        )]
+        let block = (share * plan.blocks() as f64) as u64;
+        self.fleet.allow(block);
     }
 
     /// Does it, if there is somebody to do it to.

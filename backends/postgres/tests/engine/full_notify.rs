@@ -44,7 +44,9 @@ async fn a_listener_in_an_open_transaction_holds_the_queue_up_and_nobody_else() 
     let other = PostgresBackend::connect_with(&server.url(), options).await.expect("connect");
     // It listens, and never comes to hear: the server must keep everything for it.
     let mut stuck = PgConnection::connect(&server.url()).await.expect("connect");
-    sqlx::raw_sql("listen somebody; begin; select 1").execute(&mut stuck).await.expect("a transaction");
+    for sql in ["listen somebody", "begin", "select 1"] {
+        sqlx::raw_sql(sql).execute(&mut stuck).await.expect("a transaction");
+    }
     let flood = "select count(pg_notify('nobody', repeat('x', 7000) || n)) from generate_series(1, 3000) n";
     for _ in 0..3 {
         sqlx::raw_sql(flood).execute(backend.pool()).await.expect("notifications");

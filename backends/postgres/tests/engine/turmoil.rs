@@ -113,14 +113,17 @@ async fn work(backend: PostgresBackend, ended: Arc<Mutex<HashSet<JobId>>>, all: 
 pub(crate) async fn through(backends: &[PostgresBackend], truth: &PostgresBackend, count: usize) -> Failures {
     let (failures, ended) = (Failures::default(), Arc::new(Mutex::new(HashSet::new())));
     let jobs: Vec<NewJob> = (0..count).map(|_| draft().build()).collect();
-    let mut tasks = tokio::task::JoinSet::new();
-    for (share, backend) in jobs.chunks(count.div_ceil(backends.len())).zip(backends) {
-        tasks.spawn(dispatch(backend.clone(), share.to_vec(), failures.clone()));
-        tasks.spawn(work(backend.clone(), Arc::clone(&ended), count, failures.clone()));
-    }
-    while let Some(task) = tasks.join_next().await {
-        task.expect("nothing lost and nothing twice");
-    }
+    let all = async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for (share, backend) in jobs.chunks(count.div_ceil(backends.len())).zip(backends) {
+            tasks.spawn_local(dispatch(backend.clone(), share.to_vec(), failures.clone()));
+            tasks.spawn_local(work(backend.clone(), Arc::clone(&ended), count, failures.clone()));
+        }
+        while let Some(task) = tasks.join_next().await {
+            task.expect("nothing lost and nothing twice");
+        }
+    };
+    tokio::task::LocalSet::new().run_until(all).await;
     let queues = insist(&failures, async || truth.queues(AT).await).await;
     assert_eq!(queues.iter().map(|queue| queue.counts.live()).sum::<u64>(), 0, "{queues:?}");
     let (mut stored, mut after) = (HashSet::new(), None);
