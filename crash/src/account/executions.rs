@@ -135,8 +135,7 @@ impl Accounting<'_> {
         }
     }
 
-    /// When a run was over at the earliest: as it was about to answer, as a verdict on it was sent, or as its process was
-    /// killed. `None` where that is
+    /// When a run was over at the earliest: as it was about to answer or was dropped, or as its process was killed. `None` where that is
     /// not known, and in a process that stood still, whose lease may have ended before.
     fn end_of_run(&self, hold: &Hold) -> Option<Stamp> {
         let member = &self.journal.members[hold.member];
@@ -144,7 +143,6 @@ impl Accounting<'_> {
             return None;
         }
         hold.started?;
-        let said = hold.ended.or_else(|| hold.sent.first().copied());
-        said.map(|(at, _)| at).or(member.killed)
+        hold.ended.map(|(at, _)| at).or(member.killed)
     }
 }
