@@ -231,7 +231,10 @@ impl Run<'_> {
             let label = Fault::TrapWorker(trap).label();
             *self.struck.entry(label).or_default() -= 1;
             *self.struck.entry(("killed", "after a trap in vain".to_owned())).or_default() += 1;
-            // What was to happen happens to another.
+            // What was to happen happens to another, as long as there is work to come past.
+            if self.collector.with(|journal| journal.acknowledged) >= self.options.jobs {
+                continue;
+            }
             let (due, again) = (0.0, Fault::TrapWorker(trap));
             if trap.point == Point::Haunting {
                 self.waiting[Line::Workers as usize].push_front((due, again));
