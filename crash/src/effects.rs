@@ -81,6 +81,7 @@ impl Handler for Effect {
             scene.trapped.haunt(vec![(execution.id, execution.epoch)]);
         }
         if turn == Turn::FailsBefore && first {
+            execution.ends(Word::Retry);
             return Err(planned());
         }
         scene.trapped.pass(Point::InTransaction);

@@ -3,6 +3,9 @@
 use crate::options::Options;
 use crate::points::{Blow, Point, Trap};
 
+/// The part of a run that is done before the last fault: what is left is enough to see that all goes on.
+pub(crate) const UNTIL: f64 = 0.85;
+
 /// Something that is done to a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
@@ -118,8 +121,6 @@ pub(crate) fn plan(rng: &mut fastrand::Rng, options: &Options) -> Vec<(f64, Faul
 
 /// Spreads those of each line over the run.
 fn spread(faults: Vec<Fault>) -> Vec<(f64, Fault)> {
-    // What is still to be done when the last one comes is enough to see that all goes on.
-    const UNTIL: f64 = 0.85;
     let mut spread = Vec::new();
     for line in Line::ALL {
         let of_line: Vec<Fault> = faults.iter().copied().filter(|fault| fault.line() == line).collect();

@@ -10,7 +10,7 @@ use crate::collector::Collector;
 use crate::options::Options;
 use crate::parts::{Part, Task, WRITTEN};
 use crate::plan::{Plan, Way};
-use crate::points::{Blow, Point, Trap};
+use crate::points::{Blow, Order, Point, Trap};
 use crate::wire::{Stamp, now};
 
 /// What a process is there for.
@@ -31,6 +31,8 @@ pub(crate) struct Ship {
     since: Stamp,
     /// The trap it was told to set, and when.
     pub(crate) trapped: Option<(Trap, Stamp)>,
+    /// Up to which block it was told to dispatch.
+    allowed: Option<u64>,
     /// Since when it stands still, and for how long.
     frozen: Option<(Stamp, Stamp)>,
 }
@@ -101,7 +103,15 @@ impl Fleet {
             command.stderr(std::process::Stdio::null());
         }
         let process = Process::spawn(&mut command)?;
-        self.ships.push(Ship { role, member, process, since: now(), trapped: None, frozen: None });
+        self.ships.push(Ship {
+            role,
+            member,
+            process,
+            since: now(),
+            trapped: None,
+            allowed: None,
+            frozen: None,
+        });
         Ok(())
     }
 
@@ -218,10 +228,21 @@ impl Fleet {
         ship.process.freeze()
     }
 
+    /// Lets the dispatchers go on up to a block.
+    pub(crate) fn allow(&mut self, block: u64) {
+        for ship in self.ships.iter_mut().filter(|ship| matches!(ship.role, Role::Dispatcher(_))) {
+            if ship.allowed.is_none_or(|allowed| allowed < block)
+                && self.collector.order(ship.member, Order::Dispatch(block))
+            {
+                ship.allowed = Some(block);
+            }
+        }
+    }
+
     /// Has a process set a trap for itself.
     pub(crate) fn trap(&mut self, place: usize, trap: Trap) -> bool {
         let ship = &mut self.ships[place];
-        let told = self.collector.order(ship.member, trap);
+        let told = self.collector.order(ship.member, Order::Set(trap));
         if told {
             ship.trapped = Some((trap, now()));
         }

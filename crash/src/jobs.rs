@@ -53,6 +53,14 @@ pub(crate) struct Execution<'a> {
     scene: &'a Scene,
     pub(crate) id: JobId,
     pub(crate) epoch: u64,
+    /// What it is about to answer: nothing, if it is dropped.
+    word: Word,
+}
+
+impl Drop for Execution<'_> {
+    fn drop(&mut self) {
+        self.scene.trapped.tell(&Event::Ending(self.id, self.epoch, self.word));
+    }
 }
 
 impl<'a> Execution<'a> {
@@ -60,11 +68,12 @@ impl<'a> Execution<'a> {
         let (id, epoch) = (cx.id(), cx.fence().epoch);
         scene.trapped.tell(&Event::Started(id, epoch));
         scene.trapped.pass(Point::InHandler);
-        Self { scene, id, epoch }
+        Self { scene, id, epoch, word: Word::Release }
     }
 
-    pub(crate) fn ends(self, word: Word) {
-        self.scene.trapped.tell(&Event::Ending(self.id, self.epoch, word));
+    /// It is about to answer so.
+    pub(crate) fn ends(mut self, word: Word) {
+        self.word = word;
     }
 
     /// It is about to settle itself, in a transaction.

@@ -237,6 +237,13 @@ impl Journal {
             // One that was sent before was applied, and its answer lost: which one is known if all said the same.
             (Answer::Already, Some((_, word))) if !settled => {
                 hold.already = true;
+                if hold.sent.len() == 1 {
+                    let what = format!(
+                        "job {id}: the first verdict of epoch {epoch} had been applied before, they say"
+                    );
+                    self.object_to(id, "double", what);
+                    return;
+                }
                 let (sent, _) = hold.sent[0];
                 if hold.sent.iter().all(|(_, other)| *other == word) {
                     hold.applied = Some(Applied { word, sent, answered: at });
@@ -314,6 +321,15 @@ mod tests {
         let hold = &journal.jobs[&id][1];
         assert!(hold.applied.is_none() && hold.is_settled() && hold.may_have(Word::is_final));
         assert!(journal.wrong.is_empty(), "{:?}", journal.wrong);
+    }
+
+    #[test]
+    fn a_first_verdict_that_was_applied_before_was_anothers() {
+        let (mut journal, id) = (journal(), id_of(1));
+        journal.hear(0, 1, Event::Claimed(vec![(id, 1)]));
+        journal.hear(0, 4, Event::Sending(vec![(id, 1, Word::Complete)]));
+        journal.hear(0, 5, Event::Answered(vec![(id, 1, Answer::Already)]));
+        assert_eq!(rule(&mut journal), Some("double"));
     }
 
     #[test]

@@ -190,6 +190,7 @@ async fn dispatch(
     let queue = Queue::new(Told::new(Opened::at(url).await?.any(), plan, trapped.clone()));
     trapped.tell(&Event::Hello);
     for block in (from..plan.blocks()).filter(|block| block % shares == share) {
+        trapped.until_allowed(block).await;
         let numbers: Vec<u64> = plan.block(block).collect();
         match plan.way(block) {
             Way::Batch => send(&queue, plan, trapped, &numbers).await?,

@@ -15,8 +15,8 @@ pub(crate) const QUEUES: [&str; 2] = ["crash-a", "crash-b"];
 /// Places under the concurrency limit.
 pub(crate) const AT_MOST: u32 = 2;
 
-/// How long a job lingers that runs again.
-pub(crate) const LINGERS: Duration = Duration::from_millis(300);
+/// How long a job lingers that runs again: less than a lease, and longer than a zombie takes to come round on a busy machine.
+pub(crate) const LINGERS: Duration = Duration::from_millis(600);
 
 /// What a job's handler does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,8 +121,8 @@ impl Plan {
         let more = (draw >> 32) % 1_000;
         if self.effects {
             return match draw % 1_000 {
-                0..20 => Act::Effect(Turn::Lingers),
-                20..60 => Act::Effect(Turn::FailsBefore),
+                0..30 => Act::Effect(Turn::Lingers),
+                30..60 => Act::Effect(Turn::FailsBefore),
                 60..100 => Act::Effect(Turn::RollsBack),
                 100..120 => Act::Effect(Turn::Panics),
                 120..160 => Act::Effect(Turn::FailsAfter),
@@ -139,7 +139,7 @@ impl Plan {
             180..200 => Act::Snooze,
             200..210 => Act::Cancel,
             210..220 => Act::Bury,
-            220..240 => Act::Linger,
+            220..250 => Act::Linger,
             _ => Act::Done,
         }
     }

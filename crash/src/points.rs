@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
+use tokio::sync::watch;
 use windlass_core::JobId;
 
 use crate::wire::{Event, Teller};
@@ -159,18 +160,52 @@ struct Shared {
     /// Looked at before the lock: most passages of a point are of no interest.
     armed: AtomicBool,
     trap: Mutex<Option<Trap>>,
+    /// Up to which block may be dispatched.
+    allowed: watch::Sender<u64>,
+}
+
+/// What the runner tells a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Order {
+    /// Set this trap.
+    Set(Trap),
+    /// Dispatch up to this block, and no further for now.
+    Dispatch(u64),
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Set(trap) => write!(f, "set {trap}"),
+            Self::Dispatch(block) => write!(f, "dispatch {block}"),
+        }
+    }
+}
+
+impl FromStr for Order {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        match text.split_once(' ') {
+            Some(("set", trap)) => Ok(Self::Set(trap.parse()?)),
+            Some(("dispatch", block)) => Ok(Self::Dispatch(block.parse()?)),
+            _ => anyhow::bail!("no order `{text}`"),
+        }
+    }
 }
 
 impl Trapped {
-    /// Sets the traps that are ordered, on a thread of its own, for as long as the process lives.
+    /// Does what is ordered, on a thread of its own, for as long as the process lives.
     pub(crate) fn new(teller: Teller, orders: UnixStream) -> Self {
-        let shared = Shared { teller, armed: AtomicBool::new(false), trap: Mutex::default() };
+        let (armed, allowed) = (AtomicBool::new(false), watch::Sender::new(0));
+        let shared = Shared { teller, armed, trap: Mutex::default(), allowed };
         let trapped = Self { shared: Arc::new(shared) };
         let listener = trapped.clone();
         std::thread::spawn(move || {
             for order in BufReader::new(orders).lines().map_while(Result::ok) {
                 match order.parse() {
-                    Ok(trap) => listener.set(trap),
+                    Ok(Order::Set(trap)) => listener.set(trap),
+                    Ok(Order::Dispatch(block)) => drop(listener.shared.allowed.send_replace(block)),
                     Err(error) => listener.tell(&Event::Wrong(format!("{error}"))),
                 }
             }
@@ -182,6 +217,12 @@ impl Trapped {
     pub(crate) fn set(&self, trap: Trap) {
         *self.shared.trap.lock().unwrap_or_else(PoisonError::into_inner) = Some(trap);
         self.shared.armed.store(true, Ordering::Release);
+    }
+
+    /// Waits until this block may be dispatched.
+    pub(crate) async fn until_allowed(&self, block: u64) {
+        // The sender lives as long as this does.
+        let _ = self.shared.allowed.subscribe().wait_for(|allowed| *allowed >= block).await;
     }
 
     /// Says what happens.
@@ -280,10 +321,13 @@ mod tests {
             for blow in [Blow::Die, Blow::Freeze, Blow::Crash(77)] {
                 let trap = Trap { blow, point, passage: 3, micros: 150 };
                 assert_eq!(trap.to_string().parse::<Trap>().unwrap(), trap);
+                for order in [Order::Set(trap), Order::Dispatch(17)] {
+                    assert_eq!(order.to_string().parse::<Order>().unwrap(), order);
+                }
             }
         }
         for text in ["die:nowhere:1:0:0", "shout:claimed:1:0:0", "crash:claimed:1:0:x", "die"] {
-            assert!(text.parse::<Trap>().is_err(), "{text}");
+            assert!(text.parse::<Trap>().is_err() && text.parse::<Order>().is_err(), "{text}");
         }
     }
 }

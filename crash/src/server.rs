@@ -61,6 +61,13 @@ impl Server {
         id.context("the server does not run")
     }
 
+    fn has_ended(&mut self) -> Result<bool> {
+        match self {
+            Self::Postgres(server) => server.has_ended(),
+            Self::Redis(server) => server.has_ended(),
+        }
+    }
+
     fn kill(&mut self) -> Result<()> {
         match self {
             Self::Postgres(server) => server.kill(),
@@ -140,12 +147,14 @@ impl Serving {
 
     /// Its process id, when something can be done to it now.
     pub(crate) fn target(&self) -> Option<u32> {
-        if let State::Up(server) = &self.state { server.id().ok() } else { None }
+        let crashes = self.collector.with(|journal| journal.crashed.is_some());
+        if let State::Up(server) = &self.state { server.id().ok().filter(|_| !crashes) } else { None }
     }
 
     /// Whether it is not there, or stands still.
     pub(crate) fn is_troubled(&self) -> bool {
         matches!(self.state, State::Frozen(..) | State::Down(..))
+            || self.collector.with(|journal| journal.crashed.is_some())
     }
 
     /// Kills it; it is started again after `pause`.
@@ -170,6 +179,18 @@ impl Serving {
         Ok(())
     }
 
+    /// Takes in that one of the processes has killed it. It says so before it does, so the end is waited for.
+    fn take_in_a_crash(&mut self) -> Result<()> {
+        const PATIENCE: Stamp = 10_000_000_000;
+        let Some(since) = self.collector.with(|journal| journal.crashed) else { return Ok(()) };
+        let State::Up(server) = &mut self.state else { return Ok(()) };
+        if server.has_ended()? || now() - since > PATIENCE {
+            self.collector.with(|journal| journal.crashed = None);
+            self.down(since, Duration::ZERO)?;
+        }
+        Ok(())
+    }
+
     /// Stands it still for so long.
     pub(crate) fn freeze(&mut self, time: Duration) -> Result<()> {
         let State::Up(server) = std::mem::replace(&mut self.state, State::None) else {
@@ -185,9 +206,7 @@ impl Serving {
 
     /// Takes in what the processes did to it, and lets it go on when it is time.
     pub(crate) fn tend(&mut self) -> Result<()> {
-        if let Some(since) = self.collector.with(|journal| journal.crashed.take()) {
-            self.down(since, Duration::ZERO)?;
-        }
+        self.take_in_a_crash()?;
         self.state = match std::mem::replace(&mut self.state, State::None) {
             State::Frozen(server, since, time) if now() - since > time => {
                 server.thaw()?;

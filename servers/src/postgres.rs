@@ -145,6 +145,15 @@ impl Postgres {
         self.process.as_ref().map(Process::id)
     }
 
+    /// Whether its process has ended although nobody asked this handle to end it.
+    ///
+    /// # Errors
+    /// When the system cannot say.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let ended = self.process.as_mut().map(Process::ended).transpose()?;
+        Ok(ended.flatten().is_some())
+    }
+
     /// What it logged since its last start.
     #[must_use]
     pub fn log(&self) -> String {

@@ -99,6 +99,15 @@ impl Redis {
         self.process.as_ref().map(Process::id)
     }
 
+    /// Whether its process has ended although nobody asked this handle to end it.
+    ///
+    /// # Errors
+    /// When the system cannot say.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let ended = self.process.as_mut().map(Process::ended).transpose()?;
+        Ok(ended.flatten().is_some())
+    }
+
     /// Its folder.
     #[must_use]
     pub fn folder(&self) -> &Path {

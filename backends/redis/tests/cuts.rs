@@ -1,18 +1,16 @@
 //! A connection that is cut at any byte of a dispatch, a claim or a settle of one job, or falls silent.
 
-#[path = "support/proxy.rs"]
-mod proxy;
 mod support;
 
 use std::time::Duration;
 
-use proxy::{Proxy, Side};
 use windlass_conformance::{complete, draft};
 use windlass_core::{
     At, Backend, Claim, Effect, ErrorKind, Inspect, Kind, NewJob, Nonce, Pushed, QueueName, SessionId,
     Settled, StateKind, Verdict,
 };
 use windlass_redis::{RedisBackend, RedisOptions};
+use windlass_servers::{Proxy, Side};
 
 const MAIL: QueueName = QueueName::from_static("mail");
 const AT: At = At::Server;
@@ -28,9 +26,9 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let port = support::url().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-        let proxy = Proxy::before(port).await;
+        let proxy = Proxy::before(port).expect("a proxy");
         let name = support::fresh_name();
-        let through = RedisOptions::new(format!("redis://127.0.0.1:{}", proxy.port))
+        let through = RedisOptions::new(format!("redis://127.0.0.1:{}", proxy.port()))
             .namespace(&name)
             .response_timeout(Duration::from_millis(700));
         let backend = support::open(through).await;

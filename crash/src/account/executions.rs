@@ -135,7 +135,7 @@ impl Accounting<'_> {
         }
     }
 
-    /// When a run was over at the earliest: as it was about to answer, or as its process was killed. `None` where that is
+    /// When a run was over at the earliest: as it was about to answer or was dropped, or as its process was killed. `None` where that is
     /// not known, and in a process that stood still, whose lease may have ended before.
     fn end_of_run(&self, hold: &Hold) -> Option<Stamp> {
         let member = &self.journal.members[hold.member];
