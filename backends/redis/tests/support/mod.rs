@@ -12,9 +12,13 @@ use windlass_redis::{RedisBackend, RedisOptions};
 /// # Panics
 /// When the variable is not set: a test that needs a server and has none has failed.
 pub(crate) fn url() -> String {
-    std::env::var("WINDLASS_TEST_REDIS_URL").unwrap_or_else(|_| {
+    named_by("WINDLASS_TEST_REDIS_URL")
+}
+
+fn named_by(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
         panic!(
-            "WINDLASS_TEST_REDIS_URL is not set: run `cargo xtask test`, which starts a private Redis, or start one with \
+            "{variable} is not set: run `cargo xtask test`, which starts a private Redis, or start one with \
              `cargo xtask servers up` and set what it prints"
         )
     })
@@ -44,7 +48,16 @@ pub(crate) struct Redis {
 }
 
 pub(crate) async fn fresh() -> Redis {
-    let options = options();
+    fresh_at(url()).await
+}
+
+/// On the private cluster of three masters.
+pub(crate) async fn fresh_on_cluster() -> Redis {
+    fresh_at(named_by("WINDLASS_TEST_REDIS_CLUSTER_URL")).await
+}
+
+async fn fresh_at(url: String) -> Redis {
+    let options = RedisOptions::new(url).namespace(fresh_name());
     Redis { backend: open(options.clone()).await, options }
 }
 
@@ -60,10 +73,10 @@ impl Env for Redis {
     }
 
     async fn with_retention(&self, retention: Retention) -> RedisBackend {
-        open(options().retention(retention)).await
+        open(self.options.clone().namespace(fresh_name()).retention(retention)).await
     }
 
     async fn server_timed(&self) -> RedisBackend {
-        open(options()).await
+        open(self.options.clone().namespace(fresh_name())).await
     }
 }

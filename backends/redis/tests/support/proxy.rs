@@ -1,4 +1,5 @@
 //! A proxy before a server that cuts a connection after so many bytes, or swallows everything.
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
