@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use windlass_conformance::{complete, draft};
 use windlass_core::{
-    At, Backend, Claim, Connect, Effect, ErrorKind, Inspect, Kind, Manage, Migrate, NewJob, Nonce, QueueName,
-    SessionId, Settled, StateKind, Sweep, Verdict,
+    At, Backend, Claim, Connect, Effect, ErrorKind, Inspect, Kind, Manage, Migrate, NewJob, Nonce, Pushed,
+    QueueName, SessionId, Settled, StateKind, Sweep, Verdict,
 };
 use windlass_redis::{Durability, RedisBackend, RedisOptions};
 use windlass_servers::Redis;
@@ -339,4 +339,27 @@ async fn a_damaged_body_makes_its_job_dead_and_spares_the_others() {
     let dead: u64 =
         redis::cmd("ZCARD").arg("{windlass:mail}:dd").query_async(&mut connection).await.expect("the dead");
     assert_eq!(dead, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handles_of_one_engine_promise_different_things() {
+    let server = Redis::start().expect("a private Redis");
+    let fast = support::open(options(&server)).await;
+    let refused = fast.with_durability(Durability::Local).await.expect_err("it has no append-only file");
+    assert_eq!(refused.kind(), ErrorKind::Config, "{refused}");
+    // There is no replica, so what must reach one never does; what need not is not held up by it.
+    let replicated = fast.with_durability(Durability::Replicated(1)).await.expect("a handle");
+    let (careful, quick) = (draft().build(), draft().build());
+    let waiting = tokio::spawn({
+        let job = careful.clone();
+        async move { replicated.push(&[job], AT).await }
+    });
+    let pushes = (0..100).map(|_| async { fast.push(&[draft().build()], AT).await });
+    for pushed in futures::future::join_all(pushes).await {
+        assert_eq!(pushed.expect("push"), [Pushed::Inserted]);
+    }
+    fast.push(&[quick], AT).await.expect("push");
+    let error = waiting.await.expect("no panic").expect_err("it reached no replica");
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error}");
+    assert!(fast.get(&careful.body.job(), AT).await.expect("get").is_some(), "it is stored all the same");
 }
