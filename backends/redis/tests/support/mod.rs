@@ -41,6 +41,19 @@ pub(crate) async fn open(options: RedisOptions) -> RedisBackend {
     RedisBackend::connect_with(options).await.expect("the test server answers")
 }
 
+/// The keys of the queue `mail` of a namespace, looked at past the engine.
+pub(crate) struct Names(pub(crate) String);
+
+impl Names {
+    /// Whether there is anything under a key: 1 or 0.
+    pub(crate) async fn left(&self, key: &str) -> u64 {
+        let client = redis::Client::open(url()).expect("a URL");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
+        let key = format!("{{{}:mail}}:{key}", self.0);
+        redis::cmd("EXISTS").arg(key).query_async(&mut connection).await.expect("EXISTS")
+    }
+}
+
 /// The environment of the conformance suite.
 pub(crate) struct Redis {
     backend: RedisBackend,
