@@ -1,21 +1,35 @@
 //! Several Redis servers that make one: a cluster, and a master with a replica under Sentinels.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, ensure};
 
 use crate::redis::{Redis, Role, until};
 
-/// A private cluster: three nodes that own a third of the slots each, and a replica of each.
+/// A private cluster: three nodes that own a third of the slots each, and a replica of each or none.
 #[derive(Debug)]
 pub struct RedisCluster {
     nodes: Vec<Redis>,
 }
 
 impl RedisCluster {
-    /// Starts the nodes and waits until they agree.
+    /// Starts masters and replicas, and waits until they agree.
     ///
     /// # Errors
     /// When a node does not start, or they do not agree in time.
     pub fn start() -> Result<Self> {
+        Self::start_of(1)
+    }
+
+    /// Starts masters without replicas, and waits until they agree.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_masters() -> Result<Self> {
+        Self::start_of(0)
+    }
+
+    fn start_of(replicas: usize) -> Result<Self> {
         const MASTERS: usize = 3;
         const SLOTS: usize = 16_384;
         let settings = [
@@ -23,7 +37,9 @@ impl RedisCluster {
             ("cluster-node-timeout", "1000"),
             ("cluster-replica-validity-factor", "0"),
         ];
-        let nodes = (0..2 * MASTERS).map(|_| Redis::start_with(&settings)).collect::<Result<Vec<_>>>()?;
+        let nodes = (0..(1 + replicas) * MASTERS)
+            .map(|_| Redis::start_with(&settings))
+            .collect::<Result<Vec<_>>>()?;
         let cluster = Self { nodes };
         for (at, node) in cluster.nodes.iter().enumerate().take(MASTERS) {
             // Redis 6.2 takes no ranges.
@@ -52,7 +68,8 @@ impl RedisCluster {
                 let info = node.ask(&["CLUSTER", "INFO"]).unwrap_or_default();
                 let seen = node.ask(&["CLUSTER", "NODES"]).unwrap_or_default();
                 info.contains("cluster_state:ok")
-                    && seen.matches("slave").count() == MASTERS
+                    && seen.matches("slave").count() == replicas * MASTERS
+                    && seen.lines().filter(|line| line.contains("connected")).count() == cluster.nodes.len()
                     && !seen.contains("handshake")
             })?;
         }
@@ -70,7 +87,15 @@ impl RedisCluster {
         self.nodes[0].url()
     }
 
-    /// Its nodes: three masters, then the replica of each.
+    /// Leaves it running for others: the process ids and folders of its nodes, which the caller must end and remove.
+    ///
+    /// # Errors
+    /// When a node is not running.
+    pub fn leave(self) -> Result<Vec<(u32, PathBuf)>> {
+        self.nodes.into_iter().map(Redis::leave).collect()
+    }
+
+    /// Its nodes: three masters, then the replica of each, if there are any.
     pub fn nodes(&mut self) -> &mut [Redis] {
         &mut self.nodes
     }

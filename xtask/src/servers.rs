@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use windlass_servers::{Postgres, Redis};
+use windlass_servers::{Postgres, Redis, RedisCluster};
 
 use crate::run;
 
@@ -21,13 +21,17 @@ struct Engine {
 const ENGINES: &[Engine] = &[
     Engine { variable: "WINDLASS_TEST_POSTGRES_URL", start: || Ok(Box::new(Postgres::start()?)) },
     Engine { variable: "WINDLASS_TEST_REDIS_URL", start: || Ok(Box::new(Redis::start()?)) },
+    Engine {
+        variable: "WINDLASS_TEST_REDIS_CLUSTER_URL",
+        start: || Ok(Box::new(RedisCluster::start_masters()?)),
+    },
 ];
 
 /// A server that runs until it is dropped or left.
 trait Running {
     fn url(&self) -> String;
-    /// Lets it run on: its process id and its folder.
-    fn leave(self: Box<Self>) -> Result<(u32, PathBuf)>;
+    /// Lets it run on: its process ids and their folders.
+    fn leave(self: Box<Self>) -> Result<Vec<(u32, PathBuf)>>;
 }
 
 impl Running for Postgres {
@@ -35,8 +39,8 @@ impl Running for Postgres {
         Self::url(self)
     }
 
-    fn leave(self: Box<Self>) -> Result<(u32, PathBuf)> {
-        Self::leave(*self)
+    fn leave(self: Box<Self>) -> Result<Vec<(u32, PathBuf)>> {
+        Ok(vec![Self::leave(*self)?])
     }
 }
 
@@ -45,7 +49,17 @@ impl Running for Redis {
         Self::url(self)
     }
 
-    fn leave(self: Box<Self>) -> Result<(u32, PathBuf)> {
+    fn leave(self: Box<Self>) -> Result<Vec<(u32, PathBuf)>> {
+        Ok(vec![Self::leave(*self)?])
+    }
+}
+
+impl Running for RedisCluster {
+    fn url(&self) -> String {
+        Self::url(self)
+    }
+
+    fn leave(self: Box<Self>) -> Result<Vec<(u32, PathBuf)>> {
         Self::leave(*self)
     }
 }
@@ -72,8 +86,9 @@ pub(crate) fn up() -> Result<()> {
     for engine in ENGINES {
         let server = (engine.start)()?;
         let url = server.url();
-        let (id, folder) = server.leave()?;
-        left.push_str(&format!("{id} {}\n", folder.display()));
+        for (id, folder) in server.leave()? {
+            left.push_str(&format!("{id} {}\n", folder.display()));
+        }
         // At once, so that a failure of the next one loses none.
         std::fs::write(list(), &left).context("cannot note the servers that run")?;
         println!("export {}={url}", engine.variable);

@@ -1,9 +1,9 @@
 //! The handle, and how it is opened.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::Value;
@@ -35,6 +35,7 @@ const VIRTUAL: u8 = 2;
 #[derive(Clone)]
 pub struct RedisBackend {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) durability: Durability,
 }
 
 pub(crate) struct Shared {
@@ -42,7 +43,8 @@ pub(crate) struct Shared {
     pub(crate) route: Route,
     pub(crate) keys: Keys,
     pub(crate) notify: Notify,
-    fence: Fence,
+    /// What waits for the durable levels that some handle asks for.
+    fences: Mutex<HashMap<Durability, Arc<Fence>>>,
     /// Lone dispatches that wait for company.
     pub(crate) gather: Gather,
     /// The counts of retention as every script is told them.
@@ -72,7 +74,7 @@ impl RedisBackend {
             route: Route::new(&options)?,
             keys: Keys::new(&options.namespace),
             notify: Notify::new(&options)?,
-            fence: Fence::new(&options)?,
+            fences: Mutex::default(),
             gather: Gather::default(),
             keep: counts.map(|keep| keep.count.to_string()).join(" "),
             timing: AtomicU8::new(UNKNOWN),
@@ -81,7 +83,45 @@ impl RedisBackend {
         };
         let server = shared.route.open().await?;
         shared.check(&server).await?;
-        Ok(Self { shared: Arc::new(shared) })
+        let durability = shared.options.durability;
+        shared.check_durability(&server, durability).await?;
+        Ok(Self { shared: Arc::new(shared), durability })
+    }
+
+    /// A handle on the same engine, over the same connections, whose dispatches and verdicts promise this instead: so that
+    /// most jobs of a queue can be dispatched `Fast` and those that matter more `Local`.
+    ///
+    /// ```no_run
+    /// # async fn example(engine: windlass_redis::RedisBackend) -> windlass_core::Result<()> {
+    /// use windlass_redis::Durability;
+    ///
+    /// let careful = engine.with_durability(Durability::Replicated(1)).await?;
+    /// # drop(careful);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where [`connect_with`](Self::connect_with) would refuse the level, and the errors of a
+    /// connection. Nothing is written.
+    pub async fn with_durability(&self, durability: Durability) -> Result<Self> {
+        let checked = async {
+            let server = self.shared.route.open().await?;
+            self.shared.check_durability(&server, durability).await
+        };
+        checked.await.map_err(|error| error.during(Self::NAME, "connect"))?;
+        Ok(Self { shared: self.shared.clone(), durability })
+    }
+
+    /// Waits until what was just written to `queue` is as durable as this handle promises.
+    pub(crate) async fn durable(&self, queue: &QueueName) -> Result<()> {
+        if self.durability == Durability::Fast {
+            return Ok(());
+        }
+        let key = self.shared.keys.of(queue).fence();
+        let fence = self.shared.fence(self.durability).map_err(Error::effect_unknown)?;
+        let written_on = self.shared.route.server(&key).await.map_err(Error::effect_unknown)?;
+        fence.wait(&written_on, &key).await
     }
 }
 
@@ -99,11 +139,6 @@ impl Shared {
             let (major, minor) = server.version;
             return config(format!("the server is Redis {major}.{minor}: 6.2 or later is needed, or Valkey"));
         }
-        if server.cluster && self.options.durability != Durability::Fast {
-            return config(
-                "on a cluster the durability is Fast, with what the nodes' own settings persist".to_owned(),
-            );
-        }
         if server.policy != "noeviction" && !self.options.allow_eviction {
             return config(format!(
                 "the server may evict keys when it is full (maxmemory-policy {}), and with them jobs: set it to \
@@ -111,19 +146,38 @@ impl Shared {
                 server.policy
             ));
         }
-        let always = self.setting("appendfsync").await.as_deref() == Some("always");
         if !server.append_only && self.setting("save").await.is_none_or(|save| save.is_empty()) {
             tracing::warn!("the server persists nothing: what it holds is gone when it ends");
         }
-        if self.options.durability == Durability::Local
-            && !(server.append_only && (server.version >= (7, 2) || always))
-        {
-            return config(
-                "Durability::Local needs appendonly yes, and before Redis 7.2 appendfsync always as well"
-                    .to_owned(),
-            );
-        }
         Ok(())
+    }
+
+    /// Refuses a level that the server cannot give.
+    async fn check_durability(&self, server: &Server, level: Durability) -> Result<()> {
+        let config = |text: &str| Err(Error::new(ErrorKind::Config, text));
+        if server.cluster && level != Durability::Fast {
+            return config("on a cluster the durability is Fast, with what the nodes' own settings persist");
+        }
+        if level != Durability::Local || server.version == (0, 0) {
+            return Ok(());
+        }
+        let always =
+            server.version >= (7, 2) || self.setting("appendfsync").await.as_deref() == Some("always");
+        if server.append_only && always {
+            return Ok(());
+        }
+        config("Durability::Local needs appendonly yes, and before Redis 7.2 appendfsync always as well")
+    }
+
+    /// What waits for a level, one for all handles.
+    fn fence(&self, level: Durability) -> Result<Arc<Fence>> {
+        let mut fences = self.fences.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fence) = fences.get(&level) {
+            return Ok(fence.clone());
+        }
+        let fence = Arc::new(Fence::new(&self.options, level)?);
+        fences.insert(level, fence.clone());
+        Ok(fence)
     }
 
     /// A setting of the server, if it may be asked.
@@ -175,16 +229,6 @@ impl Shared {
         arguments: &Arguments,
     ) -> Result<Value> {
         self.route.call(script, &self.keys.of(queue).all, arguments).await
-    }
-
-    /// Waits until what was just written to `queue` is as durable as the options say.
-    pub(crate) async fn durable(&self, queue: &QueueName) -> Result<()> {
-        if self.options.durability == Durability::Fast {
-            return Ok(());
-        }
-        let key = self.keys.of(queue).fence();
-        let written_on = self.route.server(&key).await.map_err(Error::effect_unknown)?;
-        self.fence.wait(&written_on, &key).await
     }
 
     /// Enters a queue in the namespace's registry, so that sweeps and listings find it.

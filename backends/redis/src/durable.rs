@@ -25,10 +25,10 @@ pub(crate) struct Fence {
 }
 
 impl Fence {
-    pub(crate) fn new(options: &RedisOptions) -> Result<Self> {
+    pub(crate) fn new(options: &RedisOptions, level: Durability) -> Result<Self> {
         Ok(Self {
             link: Link::patient(options)?,
-            level: options.durability,
+            level,
             timeout: options.response_timeout,
             arrived: AtomicU64::new(0),
             covered: tokio::sync::Mutex::new(0),

@@ -92,6 +92,18 @@ fn by_code(code: &str, detail: &str, error: &RedisError, sent: bool) -> (Error, 
             ),
             Then::Keep,
         ),
+        // Before Redis 7 what a script's command is refused with comes as text. Nothing was written: these are looked at
+        // before the first write of a script only.
+        "ERR" if detail.contains("Error running script") => {
+            match detail.rsplit_once(": -").map(|(_, said)| said.split_once(' ').unwrap_or((said, ""))) {
+                Some((code @ ("OOM" | "MISCONF" | "NOREPLICAS"), said)) => by_code(code, said, error, sent),
+                Some(("READONLY", _)) => (
+                    Error::new(ErrorKind::Unavailable, "the server is a replica now and takes no writes"),
+                    Then::Drop,
+                ),
+                _ => (unsure(ErrorKind::Unexpected, &text_of(error), sent), Then::Keep),
+            }
+        }
         "OOM" => unavailable("the server's memory is full (maxmemory)"),
         "BUSY" => unavailable("the server is busy with a script of somebody else's"),
         "MISCONF" => unavailable("the server cannot write to its disk and takes no writes"),
@@ -152,6 +164,19 @@ mod tests {
             ("NOPERM this user has no permissions", K::Config, Then::Keep),
             ("WLMODE timed the other way", K::Config, Then::Keep),
             ("WLFORMAT 2", K::Config, Then::Keep),
+            // As Redis 6.2 says it.
+            (
+                "ERR Error running script (call to f_1): @user_script:32: @user_script: 32: -OOM command not allowed \
+                 when used memory > 'maxmemory'.",
+                K::Unavailable,
+                Then::Keep,
+            ),
+            (
+                "ERR Error running script (call to f_1): @user_script:32: @user_script: 32: -READONLY You can't write \
+                 against a read only replica.",
+                K::Unavailable,
+                Then::Drop,
+            ),
             ("WLPARENT 00000000-0000-0000-0000-000000000001", K::NotFound, Then::Keep),
         ];
         for (line, kind, then) in all {
@@ -163,6 +188,9 @@ mod tests {
 
     #[test]
     fn what_may_have_happened_says_so() {
+        let (error, _) =
+            of("ERR Error running script (call to f_1): @user_script:3: -WRONGTYPE Operation against a key");
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unexpected, Effect::Unknown));
         let (error, then) = of("ERR user_script:1: attempt to index a nil value");
         assert_eq!(
             (error.kind(), error.effect(), then),

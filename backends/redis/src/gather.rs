@@ -5,14 +5,15 @@
 //! gathered call belongs to no caller: it runs in a task of its own, so whoever stops waiting disturbs nobody else.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use windlass_core::limits::BATCH_MAX;
 use windlass_core::{Error, ErrorKind, Pushed, QueueName, Result};
 
-use crate::backend::{RedisBackend, Shared};
+use crate::backend::RedisBackend;
+use crate::options::Durability;
 
 /// Calls of a named queue that go out without waiting for company.
 const ALONE: usize = 2;
@@ -35,10 +36,12 @@ struct Line {
     waiting: Vec<Waiting>,
 }
 
-/// The lines of all named queues.
+type Lines = HashMap<(QueueName, Durability), Line>;
+
+/// The lines of all named queues, one for each promise of durability.
 #[derive(Default)]
 pub(crate) struct Gather {
-    lines: Mutex<HashMap<QueueName, Line>>,
+    lines: Mutex<Lines>,
 }
 
 impl std::fmt::Debug for Gather {
@@ -49,8 +52,8 @@ impl std::fmt::Debug for Gather {
 
 /// A call under way. However it ends, what lined up meanwhile goes next.
 struct Call {
-    shared: Arc<Shared>,
-    queue: QueueName,
+    backend: RedisBackend,
+    line: (QueueName, Durability),
     over: bool,
 }
 
@@ -61,7 +64,7 @@ enum Turn {
 }
 
 impl Gather {
-    fn lines(&self) -> MutexGuard<'_, HashMap<QueueName, Line>> {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -88,13 +91,14 @@ impl RedisBackend {
     }
 
     fn turn(&self, queue: &QueueName, id: [u8; 16], body: Vec<u8>) -> Turn {
-        let call = || Call { shared: self.shared.clone(), queue: queue.clone(), over: false };
+        let name = (queue.clone(), self.durability);
+        let call = |line| Call { backend: self.clone(), line, over: false };
         let mut lines = self.shared.gather.lines();
-        let line = lines.entry(queue.clone()).or_default();
+        let line = lines.entry(name.clone()).or_default();
         if line.under_way < ALONE {
             line.under_way += 1;
             drop(lines);
-            return Turn::Alone(call(), id, body);
+            return Turn::Alone(call(name), id, body);
         }
         let (answer, answered) = oneshot::channel();
         line.waiting.push(Waiting { id, body, answer });
@@ -105,7 +109,7 @@ impl RedisBackend {
         drop(lines);
         if enough {
             // Its end is that of a call which sent nothing: it goes on with those who stand in line.
-            drop(call());
+            drop(call(name));
         }
         Turn::InLine(answered)
     }
@@ -114,8 +118,8 @@ impl RedisBackend {
 impl Call {
     /// Takes those who stand in line, in order, up to the bounds of a call; nobody: this call is over.
     fn next(&mut self) -> Vec<Waiting> {
-        let mut lines = self.shared.gather.lines();
-        let Some(line) = lines.get_mut(&self.queue) else { return Vec::new() };
+        let mut lines = self.backend.shared.gather.lines();
+        let Some(line) = lines.get_mut(&self.line) else { return Vec::new() };
         let (mut taken, mut left, mut bytes) = (Vec::with_capacity(line.waiting.len()), Vec::new(), 0);
         let mut ids = HashSet::with_capacity(line.waiting.len());
         for one in line.waiting.drain(..) {
@@ -142,14 +146,14 @@ impl Call {
 
     /// Carries those who stand in line until nobody does.
     async fn run(mut self) {
-        let backend = RedisBackend { shared: self.shared.clone() };
+        let backend = self.backend.clone();
         loop {
             let taken = self.next();
             if taken.is_empty() {
                 return;
             }
             let packed: Vec<([u8; 16], &[u8])> = taken.iter().map(|one| (one.id, &one.body[..])).collect();
-            let pushed = backend.push_packed(&self.queue, &packed, "").await;
+            let pushed = backend.push_packed(&self.line.0, &packed, "").await;
             match pushed {
                 Ok(pushed) => {
                     for (one, pushed) in taken.into_iter().zip(pushed) {
@@ -172,8 +176,8 @@ impl Drop for Call {
         if self.over {
             return;
         }
-        let mut lines = self.shared.gather.lines();
-        let Some(line) = lines.get_mut(&self.queue) else { return };
+        let mut lines = self.backend.shared.gather.lines();
+        let Some(line) = lines.get_mut(&self.line) else { return };
         line.under_way -= 1;
         if line.waiting.is_empty() {
             return;
@@ -182,7 +186,7 @@ impl Drop for Call {
             Ok(runtime) => {
                 line.under_way += 1;
                 drop(lines);
-                let next = Self { shared: self.shared.clone(), queue: self.queue.clone(), over: false };
+                let next = Self { backend: self.backend.clone(), line: self.line.clone(), over: false };
                 runtime.spawn(next.run());
             }
             // The runtime has ended, and with it whoever could carry them: dropped, they are answered so.

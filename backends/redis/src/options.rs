@@ -11,7 +11,7 @@ use crate::sentinel::Sentinels;
 ///
 /// It holds for `push`, `settle` and `settle_and_claim`. What could not reach it in time is an error that says
 /// [`Effect::Unknown`](windlass_core::Effect::Unknown): it is stored, and may be lost with the server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Durability {
     /// The server's memory. What it loses with the process is what its `appendfsync` or `save` allows.
     #[default]

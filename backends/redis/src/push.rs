@@ -94,7 +94,7 @@ impl RedisBackend {
             arguments.push(due(job.due));
         }
         let answer = self.shared.call(Script::Push, queue, &arguments).await?;
-        self.shared.durable(queue).await?;
+        self.durable(queue).await?;
         let answers = reply::array(answer)?;
         if answers.len() != jobs.len() {
             return Err(strange());
@@ -119,7 +119,7 @@ impl RedisBackend {
         }
         let keys = self.shared.keys.of(queue);
         let answer = self.shared.route.call(Script::PushPlain, &keys.plain, &arguments).await?;
-        self.shared.durable(queue).await?;
+        self.durable(queue).await?;
         match reply::bytes(&answer)? {
             b"I" => Ok(vec![Pushed::Inserted; jobs.len()]),
             letters if letters.len() == jobs.len() => {
@@ -149,7 +149,7 @@ impl RedisBackend {
             arguments.push(due);
         }
         self.shared.call(Script::Push, queue, &arguments).await?;
-        self.shared.durable(queue).await
+        self.durable(queue).await
     }
 }
 

@@ -178,7 +178,7 @@ impl RedisBackend {
         }
         let answer = reply::array(self.shared.call(Script::Work, queue, &arguments).await?)?;
         if !places.is_empty() {
-            self.shared.durable(queue).await?;
+            self.durable(queue).await?;
         }
         let (work, damaged) = read_work(
             &answer,

@@ -89,6 +89,11 @@ impl Bench {
     }
 }
 
+/// Whether a request that reached the server as a whole may be carried out after the next one of another connection.
+fn may_come_late<T>(answer: &windlass_core::Result<T>) -> bool {
+    answer.as_ref().is_err_and(|error| error.effect() == Effect::Unknown)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dispatch_that_is_cut_anywhere_is_one_job_once_it_is_repeated() {
     let bench = Bench::new().await;
@@ -98,6 +103,7 @@ async fn a_dispatch_that_is_cut_anywhere_is_one_job_once_it_is_repeated() {
         let pushed = bench.backend.push(std::slice::from_ref(&job), AT).await;
         bench.proxy.spare();
         let stored = bench.truth.get(&job.body.job(), AT).await.expect("get").is_some();
+        let late = may_come_late(&pushed);
         match pushed {
             Ok(answers) => assert_eq!((answers, stored), (vec![Pushed::Inserted], true), "{cut:?}"),
             Err(error) => {
@@ -106,7 +112,8 @@ async fn a_dispatch_that_is_cut_anywhere_is_one_job_once_it_is_repeated() {
             }
         }
         let again = bench.backend.push(std::slice::from_ref(&job), AT).await.expect("it heals");
-        assert_eq!(again, [if stored { Pushed::SameId } else { Pushed::Inserted }], "{cut:?}");
+        let wanted = if stored { Pushed::SameId } else { Pushed::Inserted };
+        assert!(again == [wanted] || (late && again == [Pushed::SameId]), "{cut:?}: {again:?}");
         bench.run_one(&job).await;
     };
     bench.at_every_byte(verb).await;
@@ -153,6 +160,7 @@ async fn a_settle_that_is_cut_anywhere_is_applied_once() {
         bench.proxy.spare();
         let record = bench.truth.get(&job.body.job(), AT).await.expect("get").expect("it is stored");
         let applied = record.state.kind() == StateKind::Completed;
+        let late = may_come_late(&settled);
         match settled {
             Ok(answers) => {
                 assert_eq!((answers, applied), (vec![Settled::Applied(StateKind::Completed)], true));
@@ -166,7 +174,7 @@ async fn a_settle_that_is_cut_anywhere_is_applied_once() {
         }
         let again = bench.backend.settle(&verdict, AT).await.expect("it heals");
         let wanted = if applied { Settled::AlreadyApplied } else { Settled::Applied(StateKind::Completed) };
-        assert_eq!(again, [wanted], "{cut:?}");
+        assert!(again == [wanted] || (late && again == [Settled::AlreadyApplied]), "{cut:?}: {again:?}");
         bench.run_one(&effect).await;
     };
     bench.at_every_byte(verb).await;

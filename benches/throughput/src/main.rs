@@ -7,6 +7,7 @@
 
 mod bare;
 mod checked;
+mod distant;
 mod durable;
 mod memory;
 mod options;

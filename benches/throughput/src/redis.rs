@@ -10,7 +10,7 @@ use windlass_servers::Redis;
 use crate::options::Settings;
 use crate::raw_redis::Raw;
 use crate::report::{self, Conditions, Row};
-use crate::{Measure, durable, whole};
+use crate::{Measure, distant, durable, whole};
 
 /// What the server persists.
 #[derive(Clone, Copy)]
@@ -45,6 +45,8 @@ enum What {
     },
     Bulk,
     Drain,
+    /// With a proxy between that makes every round trip a millisecond longer.
+    DistantDrain,
     /// Processor time of the server a drained job, in microseconds: what does not hang on what else the machine does.
     DrainTime,
     /// The wait of a job for an idle worker, in milliseconds, at p50 or p99.
@@ -69,6 +71,7 @@ pub(crate) fn rows(conditions: &Conditions) -> Vec<(Row, Measure)> {
             ),
             (What::Bulk, "bulk dispatch of 1,000", "bulk", Some("raw bulk")),
             (What::Drain, "drain", "drain", Some("raw drain")),
+            (What::DistantDrain, "drain, server 1 ms away", "drain far", None),
             (What::DrainTime, "server time of a drained job", "drain time", Some("raw drain time")),
             (What::Pickup { percentile: 50 }, "idle pickup p50", "pickup p50", None),
             (What::Pickup { percentile: 99 }, "idle pickup p99", "pickup p99", None),
@@ -77,7 +80,7 @@ pub(crate) fn rows(conditions: &Conditions) -> Vec<(Row, Measure)> {
             let (unit, exactly_once) = match what {
                 What::Pickup { .. } => ("ms", None),
                 What::Memory => ("bytes", None),
-                What::Drain => ("jobs/s", Some(true)),
+                What::Drain | What::DistantDrain => ("jobs/s", Some(true)),
                 What::DrainTime => ("us", Some(true)),
                 _ => ("jobs/s", None),
             };
@@ -111,7 +114,7 @@ fn share(settings: Settings, what: What) -> usize {
     match what {
         What::Dispatch { in_flight: 1 } => settings.jobs / 20,
         What::Dispatch { .. } => settings.jobs / 2,
-        What::Bulk | What::Drain | What::DrainTime | What::Memory => settings.jobs,
+        What::Bulk | What::Drain | What::DistantDrain | What::DrainTime | What::Memory => settings.jobs,
         What::Pickup { .. } => 200,
     }
     .max(10)
@@ -122,7 +125,13 @@ fn measure(runtime: &Runtime, settings: Settings, what: What, disk: Disk) -> f64
     let server = disk.server();
     runtime.block_on(async {
         // As it comes, 10,000 completed jobs are kept.
-        let options = RedisOptions::new(server.url()).retention(Retention {
+        let url = match what {
+            What::DistantDrain => {
+                format!("redis://127.0.0.1:{}", distant::before(server.port(), Duration::from_millis(1)))
+            }
+            _ => server.url(),
+        };
+        let options = RedisOptions::new(url).retention(Retention {
             completed: Keep::new(10_000, Duration::from_secs(24 * 60 * 60)),
             ..Retention::default()
         });
@@ -130,7 +139,7 @@ fn measure(runtime: &Runtime, settings: Settings, what: What, disk: Disk) -> f64
         match what {
             What::Dispatch { in_flight } => rate(jobs, durable::dispatch(&queue, jobs, in_flight).await),
             What::Bulk => rate(jobs, durable::bulk(&queue, jobs).await),
-            What::Drain => {
+            What::Drain | What::DistantDrain => {
                 whole::fill(&queue, jobs).await;
                 rate(jobs, durable::drain(queue, jobs, settings.concurrency).await)
             }

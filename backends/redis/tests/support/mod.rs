@@ -12,9 +12,13 @@ use windlass_redis::{RedisBackend, RedisOptions};
 /// # Panics
 /// When the variable is not set: a test that needs a server and has none has failed.
 pub(crate) fn url() -> String {
-    std::env::var("WINDLASS_TEST_REDIS_URL").unwrap_or_else(|_| {
+    named_by("WINDLASS_TEST_REDIS_URL")
+}
+
+fn named_by(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
         panic!(
-            "WINDLASS_TEST_REDIS_URL is not set: run `cargo xtask test`, which starts a private Redis, or start one with \
+            "{variable} is not set: run `cargo xtask test`, which starts a private Redis, or start one with \
              `cargo xtask servers up` and set what it prints"
         )
     })
@@ -37,6 +41,19 @@ pub(crate) async fn open(options: RedisOptions) -> RedisBackend {
     RedisBackend::connect_with(options).await.expect("the test server answers")
 }
 
+/// The keys of the queue `mail` of a namespace, looked at past the engine.
+pub(crate) struct Names(pub(crate) String);
+
+impl Names {
+    /// Whether there is anything under a key: 1 or 0.
+    pub(crate) async fn left(&self, key: &str) -> u64 {
+        let client = redis::Client::open(url()).expect("a URL");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
+        let key = format!("{{{}:mail}}:{key}", self.0);
+        redis::cmd("EXISTS").arg(key).query_async(&mut connection).await.expect("EXISTS")
+    }
+}
+
 /// The environment of the conformance suite.
 pub(crate) struct Redis {
     backend: RedisBackend,
@@ -44,7 +61,16 @@ pub(crate) struct Redis {
 }
 
 pub(crate) async fn fresh() -> Redis {
-    let options = options();
+    fresh_at(url()).await
+}
+
+/// On the private cluster of three masters.
+pub(crate) async fn fresh_on_cluster() -> Redis {
+    fresh_at(named_by("WINDLASS_TEST_REDIS_CLUSTER_URL")).await
+}
+
+async fn fresh_at(url: String) -> Redis {
+    let options = RedisOptions::new(url).namespace(fresh_name());
     Redis { backend: open(options.clone()).await, options }
 }
 
@@ -60,10 +86,10 @@ impl Env for Redis {
     }
 
     async fn with_retention(&self, retention: Retention) -> RedisBackend {
-        open(options().retention(retention)).await
+        open(self.options.clone().namespace(fresh_name()).retention(retention)).await
     }
 
     async fn server_timed(&self) -> RedisBackend {
-        open(options()).await
+        open(self.options.clone().namespace(fresh_name())).await
     }
 }
