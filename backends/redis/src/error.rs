@@ -37,10 +37,7 @@ pub(crate) fn read(error: &RedisError, sent: bool) -> (Error, Then) {
         redis::ErrorKind::Server(ServerErrorKind::BusyLoading) => {
             (known(ErrorKind::Unavailable, "the server is loading its data".to_owned()), Then::Keep)
         }
-        redis::ErrorKind::Server(ServerErrorKind::ReadOnly) => (
-            known(ErrorKind::Unavailable, "the server is a replica now and takes no writes".to_owned()),
-            Then::Drop,
-        ),
+        redis::ErrorKind::Server(ServerErrorKind::ReadOnly) => replica(),
         redis::ErrorKind::Server(ServerErrorKind::MasterDown) => {
             (known(ErrorKind::Unavailable, "the replica has lost its master".to_owned()), Then::Drop)
         }
@@ -59,8 +56,26 @@ pub(crate) fn read(error: &RedisError, sent: bool) -> (Error, Then) {
             (known(ErrorKind::Config, format!("the user may not do this: {detail}")), Then::Keep)
         }
         redis::ErrorKind::InvalidClientConfig => (known(ErrorKind::Config, text_of(error)), Then::Drop),
-        _ => by_code(&code, detail, error, sent),
+        _ => match refused_in_script(detail) {
+            Some("READONLY") => replica(),
+            Some(code) => by_code(code, detail, error, sent),
+            None => by_code(&code, detail, error, sent),
+        },
     }
+}
+
+fn replica() -> (Error, Then) {
+    let text = "the server is a replica now and takes no writes";
+    (Error::new(ErrorKind::Unavailable, text), Then::Drop)
+}
+
+/// The refusal that Redis 6.2 wraps into an error of the script that it ended; later versions give it as it is. Only those
+/// that meet a script's first write, so that nothing was written before: `OOM` is not looked at after it, the others hold for
+/// every write.
+fn refused_in_script(detail: &str) -> Option<&str> {
+    let (_, refusal) = detail.strip_prefix("Error running script ")?.split_once(": -")?;
+    let code = refusal.split_whitespace().next()?;
+    ["OOM", "READONLY", "MISCONF"].contains(&code).then_some(code)
 }
 
 /// Codes that the client library has no names for, ours among them.
@@ -153,6 +168,24 @@ mod tests {
             ("WLMODE timed the other way", K::Config, Then::Keep),
             ("WLFORMAT 2", K::Config, Then::Keep),
             ("WLPARENT 00000000-0000-0000-0000-000000000001", K::NotFound, Then::Keep),
+            (
+                "ERR Error running script (call to f_16): @user_script:32: @user_script: 32: -OOM command not allowed \
+                 when used memory > 'maxmemory'.",
+                K::Unavailable,
+                Then::Keep,
+            ),
+            (
+                "ERR Error running script (call to f_16): @user_script:32: @user_script: 32: -READONLY You can't write \
+                 against a read only replica.",
+                K::Unavailable,
+                Then::Drop,
+            ),
+            (
+                "ERR Error running script (call to f_16): @user_script:32: @user_script: 32: -MISCONF Redis is \
+                 configured to save RDB snapshots",
+                K::Unavailable,
+                Then::Keep,
+            ),
         ];
         for (line, kind, then) in all {
             let (error, what) = of(line);
@@ -163,11 +196,15 @@ mod tests {
 
     #[test]
     fn what_may_have_happened_says_so() {
-        let (error, then) = of("ERR user_script:1: attempt to index a nil value");
-        assert_eq!(
-            (error.kind(), error.effect(), then),
-            (ErrorKind::Unexpected, Effect::Unknown, Then::Keep)
-        );
+        for line in [
+            "ERR user_script:1: attempt to index a nil value",
+            "ERR Error running script (call to f_16): @user_script:1: user_script:1: attempt to index a nil value",
+            "ERR Error running script (call to f_16): @user_script:1: -WRONGTYPE Operation against a key",
+        ] {
+            let (error, then) = of(line);
+            let wanted = (ErrorKind::Unexpected, Effect::Unknown, Then::Keep);
+            assert_eq!((error.kind(), error.effect(), then), wanted, "{line}");
+        }
         let (error, then) = of("UNBLOCKED force unblock from blocking operation");
         assert_eq!((error.effect(), then), (Effect::Unknown, Then::Drop));
         let broken = || RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));

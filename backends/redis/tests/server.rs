@@ -55,13 +55,17 @@ async fn what_was_acknowledged_outlives_a_killed_server() {
     let backend = support::open(options(&server).durability(Durability::Local)).await;
     let mut acknowledged: Vec<NewJob> = Vec::new();
     for _ in 0..5 {
-        let (pusher, at_once) = (backend.clone(), acknowledged.len());
+        let pusher = backend.clone();
+        let (tell, mut stored_some) = tokio::sync::mpsc::unbounded_channel();
         let pushing = tokio::spawn(async move {
             let mut stored = Vec::new();
             loop {
                 let job = draft().build();
                 match pusher.push(std::slice::from_ref(&job), AT).await {
-                    Ok(_) => stored.push(job),
+                    Ok(_) => {
+                        stored.push(job);
+                        let _ = tell.send(());
+                    }
                     Err(error) => {
                         assert!(error.is_retryable(), "{error}");
                         return stored;
@@ -69,10 +73,12 @@ async fn what_was_acknowledged_outlives_a_killed_server() {
                 }
             }
         });
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        // In the midst of it.
+        for _ in 0..10 {
+            stored_some.recv().await.expect("it came to push");
+        }
         server.kill().expect("kill");
         acknowledged.extend(pushing.await.expect("the pusher"));
-        assert!(acknowledged.len() > at_once, "it came to push");
         server.restart().expect("restart");
     }
     let (mut ran, mut verdicts) = (Vec::new(), Vec::new());
