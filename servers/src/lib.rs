@@ -9,6 +9,6 @@ mod redis_groups;
 
 pub use find::{Package, find_or_install};
 pub use postgres::{Postgres, PostgresSettings};
-pub use process::{Process, free_port};
+pub use process::{Process, cpu_time, free_port};
 pub use redis::Redis;
 pub use redis_groups::{RedisCluster, RedisSentinels};
