@@ -12,7 +12,7 @@ mod redis_groups;
 pub use family::kill_family;
 pub use find::{Package, find_or_install};
 pub use postgres::{Postgres, PostgresSettings};
-pub use process::{Process, free_port};
+pub use process::{Process, cpu_time, free_port};
 pub use proxy::{Proxy, Side};
 pub use redis::Redis;
 pub use redis_groups::{RedisCluster, RedisSentinels};

@@ -12,7 +12,8 @@ use tempfile::TempDir;
 
 use crate::family::{children, signal, until_gone};
 use crate::find::named;
-use crate::{Package, Process, find_or_install, free_port};
+use crate::process::{Times, version_of};
+use crate::{Package, Process, cpu_time, find_or_install, free_port};
 
 const PACKAGE: Package = Package {
     programs: &["initdb", "postgres"],
@@ -127,6 +128,14 @@ impl Postgres {
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 
+    /// The version of what [`start`](Self::start) starts, such as `postgres (PostgreSQL) 15.18`.
+    ///
+    /// # Errors
+    /// When Postgres is not installed and cannot be.
+    pub fn version() -> Result<String> {
+        version_of(&programs()?.join("postgres"))
+    }
+
     /// The URL of its database, for its superuser: no password, loopback only.
     #[must_use]
     pub fn url(&self) -> String {
@@ -224,6 +233,18 @@ impl Postgres {
         let process = self.process.as_ref().context("Postgres does not run")?;
         children(process.id()).into_iter().try_for_each(|child| signal(child, Signal::CONT))?;
         process.thaw()
+    }
+
+    /// CPU time that all its processes have used since it was started, those that ended included.
+    ///
+    /// # Errors
+    /// When it does not run, or the system does not tell.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let parent = self.process.as_ref().context("Postgres does not run")?.id();
+        // Children first: one that ends in between is counted twice rather than not at all.
+        let living: Duration = children(parent).into_iter().filter_map(|child| cpu_time(child).ok()).sum();
+        let times = Times::of(parent)?;
+        Ok(living + times.own + times.ended_children)
     }
 
     /// Leaves it running for others: its process id and its folder, which the caller must end and remove.
@@ -354,7 +375,8 @@ mod tests {
         let said = String::from_utf8_lossy(&again.stdout);
         assert!(again.status.success() && said.contains("1 passed"), "{said}");
         let called = std::fs::read_to_string(called).expect("they were called");
-        assert_eq!(called, "initdb\npostgres\npostgres\npostgres\n");
+        // Once more for its version, and where somebody else took its port.
+        assert!(called.starts_with("initdb\npostgres\npostgres\npostgres\n"), "{called}");
     }
 
     #[test]
@@ -370,10 +392,13 @@ mod tests {
         assert!(!answers(&server));
         server.restart().expect("restart after a kill");
         assert!(answers(&server) && server.log().contains("recovery"));
+        assert!(server.cpu_time().expect("it runs") > Duration::ZERO, "a recovery takes some");
         server.stop().expect("stop");
+        server.cpu_time().expect_err("it has ended");
         assert!(!answers(&server));
         server.restart().expect("restart after a stop");
         assert!(answers(&server) && server.port() == port);
+        assert!(Postgres::version().expect("a version").starts_with("postgres (PostgreSQL) "));
         let folder = server.folder.path().to_owned();
         drop(server);
         assert!(!folder.exists());

@@ -78,6 +78,14 @@ impl Bench {
         }
     }
 
+    /// Takes back a cut that did not come to pass, and waits until the server has done what it was sent: a request that came
+    /// whole before its connection was cut may stand behind a later one of another connection. It answers once it has gone
+    /// through all that had come.
+    async fn come_to_rest(&self) {
+        self.proxy.spare();
+        self.truth.queues(AT).await.expect("a round trip");
+    }
+
     /// Claims and completes the one job that there must be.
     async fn run_one(&self, job: &NewJob) {
         let claimed = self.truth.claim(&Self::claim(), AT).await.expect("claim").jobs;
@@ -101,7 +109,7 @@ async fn a_dispatch_that_is_cut_anywhere_is_one_job_once_it_is_repeated() {
         let job = draft().build();
         bench.arm(cut);
         let pushed = bench.backend.push(std::slice::from_ref(&job), AT).await;
-        bench.proxy.spare();
+        bench.come_to_rest().await;
         let stored = bench.truth.get(&job.body.job(), AT).await.expect("get").is_some();
         let late = may_come_late(&pushed);
         match pushed {
@@ -128,7 +136,7 @@ async fn a_claim_that_is_cut_anywhere_strands_nothing_once_it_is_handed_back() {
         let claim = Bench::claim();
         bench.arm(cut);
         let claimed = bench.backend.claim(&claim, AT).await;
-        bench.proxy.spare();
+        bench.come_to_rest().await;
         let record = bench.truth.get(&job.body.job(), AT).await.expect("get").expect("it is stored");
         match &claimed {
             Ok(claimed) => assert_eq!((claimed.jobs.len(), record.state.kind()), (1, StateKind::Running)),
@@ -157,7 +165,7 @@ async fn a_settle_that_is_cut_anywhere_is_applied_once() {
         let verdict = [Verdict { lease: run.lease, ruling: complete(), then: vec![effect.clone()] }];
         bench.arm(cut);
         let settled = bench.backend.settle(&verdict, AT).await;
-        bench.proxy.spare();
+        bench.come_to_rest().await;
         let record = bench.truth.get(&job.body.job(), AT).await.expect("get").expect("it is stored");
         let applied = record.state.kind() == StateKind::Completed;
         let late = may_come_late(&settled);

@@ -1,14 +1,14 @@
 //! Many lone dispatches at once: few calls, an answer for each, and nobody disturbed by another's end. On servers of its own.
 
 #[path = "support/proxy.rs"]
-mod proxy;
+
 mod support;
 
 use std::time::Duration;
 
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
-use proxy::{Proxy, Side};
+use windlass_servers::{Proxy, Side};
 use windlass_conformance::draft;
 use windlass_core::{At, Backend, Effect, Inspect, Pushed, StateKind};
 use windlass_redis::{RedisBackend, RedisOptions};
