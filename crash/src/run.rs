@@ -285,17 +285,23 @@ impl Run<'_> {
     }
 }
 
-/// Everything that is stored.
+/// Everything that is stored. Queue by queue: a page of all of them costs some engines a look at every job.
 async fn inspect(backend: &AnyBackend) -> windlass::Result<(Vec<Record>, Vec<QueueInfo>)> {
-    let (mut records, mut after) = (Vec::new(), None);
-    loop {
-        let page = backend.list(&Filter::default(), after.as_ref(), 1_000, At::Server).await?;
-        records.extend(page.records);
-        after = page.next;
-        if after.is_none() {
-            return Ok((records, backend.queues(At::Server).await?));
+    let queues = backend.queues(At::Server).await?;
+    let mut records = Vec::new();
+    for queue in &queues {
+        let filter = Filter { queue: Some(queue.name.clone()), ..Filter::default() };
+        let mut after = None;
+        loop {
+            let page = backend.list(&filter, after.as_ref(), 1_000, At::Server).await?;
+            records.extend(page.records);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
         }
     }
+    Ok((records, queues))
 }
 
 /// How many of these are stored as something else. Looked at one by one: a listing of a large queue is slow on some engines.

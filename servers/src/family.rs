@@ -16,13 +16,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// # Errors
 /// When the process is not there. Its children may have ended by themselves.
 pub fn kill_family(id: u32) -> Result<()> {
-    let children = children(id);
-    signal(id, Signal::KILL)?;
-    for child in children {
+    // It makes no new ones then.
+    signal(id, Signal::STOP)?;
+    for child in children(id) {
         // It may have ended by itself.
         let _ = signal(child, Signal::KILL);
     }
-    Ok(())
+    signal(id, Signal::KILL)
 }
 
 /// The processes that a process has started. A server may give each a process group of its own, so signals do not reach

@@ -181,12 +181,14 @@ impl Postgres {
     /// When the system refuses.
     pub fn kill(&mut self) -> Result<()> {
         let Some(mut process) = self.process.take() else { return Ok(()) };
+        // The parent stands still first: it makes no new ones then. It may have ended by itself.
+        let _ = process.freeze();
         let children = children(process.id());
-        process.kill()?;
         for child in &children {
             // It may have ended by itself.
             let _ = signal(*child, Signal::KILL);
         }
+        process.kill()?;
         // The next start refuses while one of them is still there.
         until_gone(&children)
     }
