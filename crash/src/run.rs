@@ -228,8 +228,9 @@ impl Run<'_> {
     fn give_up_traps(&mut self) -> Result<()> {
         for trap in self.fleet.give_up_traps(TRAP_MOST)? {
             // It was killed all the same, only not there.
-            let label = Fault::TrapWorker(trap).label();
-            *self.struck.entry(label).or_default() -= 1;
+            let of_dispatchers = Point::OF_DISPATCHERS.contains(&trap.point);
+            let fault = if of_dispatchers { Fault::TrapDispatcher(trap) } else { Fault::TrapWorker(trap) };
+            *self.struck.entry(fault.label()).or_default() -= 1;
             *self.struck.entry(("killed", "after a trap in vain".to_owned())).or_default() += 1;
             // What was to happen happens to another, as long as there is work to come past.
             if self.collector.with(|journal| journal.acknowledged) >= self.options.jobs {
