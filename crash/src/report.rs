@@ -127,9 +127,9 @@ impl Report {
             println!("{:<20}{:>8}   in the transactions that completed their jobs", "rows", account.rows);
         }
         if options.everysec {
-            let window = crate::server::WINDOW;
+            let (window, all) = (crate::server::WINDOW, account.forgiven.values().sum::<u64>());
             println!(
-                "{:<20}{:>8}   broken by jobs heard of within {window:?} before a kill",
+                "{:<20}{all:>8}   of jobs that were heard of within {window:?} before a kill: {:?}",
                 "forgiven", account.forgiven
             );
         }

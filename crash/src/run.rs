@@ -228,8 +228,9 @@ impl Run<'_> {
     fn give_up_traps(&mut self) -> Result<()> {
         for trap in self.fleet.give_up_traps(TRAP_MOST)? {
             // It was killed all the same, only not there.
-            let label = Fault::TrapWorker(trap).label();
-            *self.struck.entry(label).or_default() -= 1;
+            let of_dispatchers = Point::OF_DISPATCHERS.contains(&trap.point);
+            let fault = if of_dispatchers { Fault::TrapDispatcher(trap) } else { Fault::TrapWorker(trap) };
+            *self.struck.entry(fault.label()).or_default() -= 1;
             *self.struck.entry(("killed", "after a trap in vain".to_owned())).or_default() += 1;
             // What was to happen happens to another, as long as there is work to come past.
             if self.collector.with(|journal| journal.acknowledged) >= self.options.jobs {
@@ -285,17 +286,23 @@ impl Run<'_> {
     }
 }
 
-/// Everything that is stored.
+/// Everything that is stored. Queue by queue: a page of all of them costs some engines a look at every job.
 async fn inspect(backend: &AnyBackend) -> windlass::Result<(Vec<Record>, Vec<QueueInfo>)> {
-    let (mut records, mut after) = (Vec::new(), None);
-    loop {
-        let page = backend.list(&Filter::default(), after.as_ref(), 1_000, At::Server).await?;
-        records.extend(page.records);
-        after = page.next;
-        if after.is_none() {
-            return Ok((records, backend.queues(At::Server).await?));
+    let queues = backend.queues(At::Server).await?;
+    let mut records = Vec::new();
+    for queue in &queues {
+        let filter = Filter { queue: Some(queue.name.clone()), ..Filter::default() };
+        let mut after = None;
+        loop {
+            let page = backend.list(&filter, after.as_ref(), 1_000, At::Server).await?;
+            records.extend(page.records);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
         }
     }
+    Ok((records, queues))
 }
 
 /// How many of these are stored as something else. Looked at one by one: a listing of a large queue is slow on some engines.

@@ -92,12 +92,12 @@ impl Server {
     /// Starts it again after a kill.
     fn restart(&mut self) -> Result<()> {
         // Somebody else's kill may have left a child of it that is about to notice.
-        const TRIES: u32 = 10;
+        const TRIES: u32 = 100;
         for _ in 1..TRIES {
             if self.restart_once().is_ok() {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(300));
         }
         self.restart_once()
     }

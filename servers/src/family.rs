@@ -8,21 +8,32 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long the killed may take to be gone.
 const GONE_MOST: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Between two looks at what takes microseconds.
+const SOON: Duration = Duration::from_micros(200);
 
 /// Kills a process and those it has started, all at once, as a crash of their machine would. For a server of
 /// [`Redis`](crate::Redis) or [`Postgres`](crate::Postgres) whose handle is in another process of ours: that one sees it
 /// end.
 ///
 /// # Errors
-/// When the process is not there. Its children may have ended by themselves.
+/// When the process is not there, or does not stop to be killed in time. Its children may have ended by themselves.
 pub fn kill_family(id: u32) -> Result<()> {
-    let children = children(id);
-    signal(id, Signal::KILL)?;
-    for child in children {
-        // It may have ended by itself.
-        let _ = signal(child, Signal::KILL);
+    // It makes no new ones once it stands still, which is not at once: a backend of Postgres that is forked behind our back
+    // would wait for ever for a lock of a dead one, and keep the next start from the shared memory.
+    signal(id, Signal::STOP)?;
+    let mut waited = Duration::ZERO;
+    while state_and_parent(id).is_some_and(|(state, _)| !matches!(state, 'T' | 't' | 'Z' | 'X')) {
+        ensure!(waited < GONE_MOST, "process {id} does not stand still {GONE_MOST:?} after it was told to");
+        std::thread::sleep(SOON);
+        waited += SOON;
     }
-    Ok(())
+    let children = children(id);
+    for child in &children {
+        // It may have ended by itself.
+        let _ = signal(*child, Signal::KILL);
+    }
+    signal(id, Signal::KILL)?;
+    until_gone(&children)
 }
 
 /// The processes that a process has started. A server may give each a process group of its own, so signals do not reach
@@ -45,7 +56,7 @@ fn state_and_parent(id: u32) -> Option<(char, u32)> {
 }
 
 /// Waits until the killed are gone.
-pub(crate) fn until_gone(ids: &[u32]) -> Result<()> {
+fn until_gone(ids: &[u32]) -> Result<()> {
     let mut waited = Duration::ZERO;
     // One that has ended and that nobody asked about yet is a zombie: it holds nothing any more.
     let is_there = |id: &u32| state_and_parent(*id).is_some_and(|(state, _)| state != 'Z');

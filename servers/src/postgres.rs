@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::family::{children, signal, until_gone};
+use crate::family::{children, signal};
 use crate::find::named;
 use crate::process::{Times, version_of};
-use crate::{Package, Process, cpu_time, find_or_install, free_port};
+use crate::{Package, Process, cpu_time, find_or_install, free_port, kill_family};
 
 const PACKAGE: Package = Package {
     programs: &["initdb", "postgres"],
@@ -195,14 +195,11 @@ impl Postgres {
     /// When the system refuses.
     pub fn kill(&mut self) -> Result<()> {
         let Some(mut process) = self.process.take() else { return Ok(()) };
-        let children = children(process.id());
-        process.kill()?;
-        for child in &children {
-            // It may have ended by itself.
-            let _ = signal(*child, Signal::KILL);
+        // It may have ended by itself, or by somebody else's hand, and its children with it.
+        if process.ended()?.is_none() {
+            kill_family(process.id())?;
         }
-        // The next start refuses while one of them is still there.
-        until_gone(&children)
+        process.kill()
     }
 
     /// Starts it again after a [`stop`](Self::stop) or a [`kill`](Self::kill), on the same port with the same data.

@@ -51,7 +51,7 @@ pub(crate) struct Account {
     /// Rows that handlers wrote.
     pub(crate) rows: u64,
     /// What would be wrong, had the engine not been told that it may lose the last moments before a kill.
-    pub(crate) forgiven: u64,
+    pub(crate) forgiven: BTreeMap<&'static str, u64>,
     pub(crate) wrong: Vec<(&'static str, String)>,
 }
 
@@ -129,7 +129,7 @@ impl<'a> Accounting<'a> {
     /// Objects to something about a job, unless the engine may have lost what was said about it.
     fn object_to(&mut self, job: JobId, rule: &'static str, what: String) {
         if self.may_have_lost(job) {
-            self.done.forgiven += 1;
+            *self.done.forgiven.entry(rule).or_default() += 1;
         } else {
             self.object(rule, what);
         }
