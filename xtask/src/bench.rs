@@ -30,9 +30,10 @@ impl Options {
                 "--peers" => options.peers = true,
                 "--backend" => match flags.next() {
                     Some(&"memory") => options.engine = None,
+                    Some(&"postgres") => options.engine = Some("postgres"),
                     Some(&"redis") => options.engine = Some("redis"),
                     Some(&"sqlite") => options.engine = Some("sqlite"),
-                    _ => bail!("--backend takes memory, redis or sqlite"),
+                    _ => bail!("--backend takes memory, postgres, redis or sqlite"),
                 },
                 "--json" => options.json = Some(flags.next().context("--json takes a file")?.into()),
                 other => bail!("bench does not take `{other}`"),
@@ -93,12 +94,12 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
 
 fn print(records: &[Record]) {
     println!(
-        "\n{:<14}{:<31}{:<28}{:<8}{:>11}{:>22}   unit",
+        "\n{:<14}{:<37}{:<28}{:<10}{:>11}{:>22}   unit",
         "system", "workload", "execution", "sync", "median", "min to max"
     );
     for record in records {
         println!(
-            "{:<14}{:<31}{:<28}{:<8}{:>11}{:>22}   {} (n = {})",
+            "{:<14}{:<37}{:<28}{:<10}{:>11}{:>22}   {} (n = {})",
             record.text("system"),
             record.text("workload"),
             record.text("execution"),
@@ -153,11 +154,13 @@ mod tests {
             options,
             Options { quick: true, peers: false, engine: None, json: Some("out.jsonl".into()) }
         );
-        assert_eq!(Options::parse(&["--backend", "sqlite"]).unwrap().engine, Some("sqlite"));
+        for engine in ["postgres", "redis", "sqlite"] {
+            assert_eq!(Options::parse(&["--backend", engine]).unwrap().engine, Some(engine));
+        }
         for (flags, why) in [
             (&["--json"][..], "--json takes a file"),
             (&["--fast"][..], "`--fast`"),
-            (&["--backend", "oracle"][..], "memory, redis or sqlite"),
+            (&["--backend", "oracle"][..], "memory, postgres, redis or sqlite"),
         ] {
             assert!(Options::parse(flags).unwrap_err().to_string().contains(why));
         }

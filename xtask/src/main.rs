@@ -41,10 +41,10 @@ cargo xtask coverage
     Line coverage by tests of src/, backends/core and backends/memory, without the lines of the tests themselves; fails
     below 90 % in any of them. Needs cargo-llvm-cov.
 
-cargo xtask bench [--backend memory|redis|sqlite] [--quick] [--peers] [--json FILE]
+cargo xtask bench [--backend memory|postgres|redis|sqlite] [--quick] [--peers] [--json FILE]
     Measures an engine beside its raw limit in release builds, five rounds (three with --quick), and prints medians, ranges
-    and ratios: in memory the drain of a million jobs (200,000 with --quick), on SQLite and Redis dispatch, bulk, drain and
-    pickup with 200,000 (50,000). --peers adds the peers' program, round about with ours. --json writes a record a line;
+    and ratios: in memory the drain of a million jobs (200,000 with --quick), on the others dispatch, bulk, drain, pickup and
+    what they cost with 200,000 (50,000). --peers adds the peers' program, round about with ours. --json writes a record a line;
     see benches/README.md.
 
 cargo xtask crash [--backend sqlite|redis|postgres] [--jobs N] [--kills K] [--server-kills S] [--zombies Z] [--everysec]

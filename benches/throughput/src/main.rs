@@ -1,9 +1,8 @@
 //! Drains no-op jobs of 100 bytes through a whole worker, beside the raw limit: for the memory engine a bare channel with one
-//! spawned task a job, for SQLite and Redis a loop that makes
-//! the same writes. Each checks that every job ran exactly once.
+//! spawned task a job, for the others a loop that makes the same writes. Each checks that every job ran exactly once.
 //!
 //! `cargo run --release -p throughput -- [--jobs N] [--repeats R] [--concurrency C] [--only NAME] [--json FILE]
-//! [--engine memory|redis|sqlite]`
+//! [--engine memory|postgres|redis|sqlite]`
 
 mod bare;
 mod checked;
@@ -11,11 +10,15 @@ mod distant;
 mod durable;
 mod memory;
 mod options;
+mod postgres;
+mod raw_postgres;
 mod raw_redis;
 mod raw_sqlite;
 mod redis;
 mod report;
+mod sheet;
 mod sqlite;
+mod store;
 mod whole;
 
 use std::time::Duration;
@@ -32,9 +35,17 @@ fn main() {
     let settings = options.settings;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let server = match options.engine {
+        options::Engine::Memory | options::Engine::Sqlite => None,
+        options::Engine::Postgres => Some(windlass_servers::Postgres::version().expect("its version")),
+        options::Engine::Redis => Some(windlass_servers::Redis::version().expect("its version")),
+    };
     println!(
-        "{} jobs, payload 100 bytes of JSON, concurrency {}, {cores} cores, {} repeats, interleaved",
-        settings.jobs, settings.concurrency, options.repeats
+        "{} jobs, payload 100 bytes of JSON, concurrency {}, {cores} cores, {} repeats, interleaved, {}",
+        settings.jobs,
+        settings.concurrency,
+        options.repeats,
+        server.as_deref().unwrap_or("no server")
     );
     let conditions = Conditions {
         jobs: settings.jobs,
@@ -43,29 +54,42 @@ fn main() {
         concurrency: Some(settings.concurrency),
         execution: "worker",
         durability: None,
+        server,
         cores,
     };
-    let mut systems = match options.engine {
+    let mut groups = match options.engine {
         options::Engine::Memory => memory_rows(&conditions),
-        options::Engine::Redis => redis::rows(&conditions),
-        options::Engine::Sqlite => sqlite::rows(&conditions),
+        options::Engine::Postgres => sheet::groups::<postgres::Server>(&conditions),
+        options::Engine::Redis => sheet::groups::<redis::Server>(&conditions),
+        options::Engine::Sqlite => sheet::groups::<sqlite::File>(&conditions),
     };
     for repeat in 0..options.repeats {
-        for (row, measure) in &mut systems {
+        for Group { rows, measure } in &mut groups {
             // What this process freed before would hide what a store takes: only the first fill shows it.
-            if options.wants(row.name) && (repeat == 0 || row.workload != "memory") {
-                row.samples.push(measure(&runtime, settings));
+            let wanted = |row: &Row| options.wants(row.name) && (repeat == 0 || row.workload != "memory");
+            if rows.iter().any(wanted) {
+                let figures = measure(&runtime, settings);
+                assert_eq!(figures.len(), rows.len(), "a figure for each row");
+                for (row, figure) in rows.iter_mut().zip(figures).filter(|(row, _)| wanted(row)) {
+                    row.samples.push(figure);
+                }
             }
         }
     }
-    let rows: Vec<Row> = systems.into_iter().map(|(row, _)| row).collect();
+    let rows: Vec<Row> = groups.into_iter().flat_map(|group| group.rows).collect();
     report::publish(&rows, options.json.as_deref()).expect("the file of records can be written");
 }
 
-/// How one row is measured.
-type Measure = Box<dyn Fn(&Runtime, Settings) -> f64>;
+/// Rows whose figures come out of one run, and that run.
+pub(crate) struct Group {
+    rows: Vec<Row>,
+    measure: Measure,
+}
 
-fn memory_rows(conditions: &Conditions) -> Vec<(Row, Measure)> {
+/// Gives one figure a row.
+type Measure = Box<dyn Fn(&Runtime, Settings) -> Vec<f64>>;
+
+fn memory_rows(conditions: &Conditions) -> Vec<Group> {
     let windlass = |name, workload, unit, exactly_once| Row {
         name,
         engine: "memory",
@@ -89,17 +113,19 @@ fn memory_rows(conditions: &Conditions) -> Vec<(Row, Measure)> {
         },
         ..windlass("bare", "drain", "jobs/s", Some(true))
     };
+    let alone = |row, measure: fn(&Runtime, Settings) -> f64| Group {
+        rows: vec![row],
+        measure: Box::new(move |runtime, settings| vec![measure(runtime, settings)]),
+    };
     vec![
-        (windlass("waiting job", "memory", "bytes", None), Box::new(memory::per_waiting_job)),
-        (bare, Box::new(|runtime, settings| rate(settings, bare::drain(runtime, settings)))),
-        (
-            windlass("dispatch", "dispatch", "jobs/s", None),
-            Box::new(|runtime, settings| rate(settings, whole::dispatch(runtime, settings))),
-        ),
-        (
-            windlass("windlass", "drain", "jobs/s", Some(true)),
-            Box::new(|runtime, settings| rate(settings, whole::drain(runtime, settings))),
-        ),
+        alone(windlass("waiting job", "memory", "bytes", None), memory::per_waiting_job),
+        alone(bare, |runtime, settings| rate(settings, bare::drain(runtime, settings))),
+        alone(windlass("dispatch", "dispatch", "jobs/s", None), |runtime, settings| {
+            rate(settings, whole::dispatch(runtime, settings))
+        }),
+        alone(windlass("windlass", "drain", "jobs/s", Some(true)), |runtime, settings| {
+            rate(settings, whole::drain(runtime, settings))
+        }),
     ]
 }
 

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 /// The flags, for the usage line.
-pub(crate) const FLAGS: &str =
-    "[--jobs N] [--repeats R] [--concurrency C] [--only NAME] [--json FILE] [--engine memory|redis|sqlite]";
+pub(crate) const FLAGS: &str = "[--jobs N] [--repeats R] [--concurrency C] [--only NAME] [--json FILE] [--engine memory|postgres|redis|sqlite]";
 
 /// What to measure.
 #[derive(Clone, Copy)]
@@ -17,6 +16,7 @@ pub(crate) struct Settings {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Engine {
     Memory,
+    Postgres,
     Redis,
     Sqlite,
 }
@@ -69,9 +69,10 @@ impl Options {
 fn engine(value: &str) -> Result<Engine, String> {
     match value {
         "memory" => Ok(Engine::Memory),
+        "postgres" => Ok(Engine::Postgres),
         "redis" => Ok(Engine::Redis),
         "sqlite" => Ok(Engine::Sqlite),
-        other => Err(format!("--engine takes memory, redis or sqlite, not `{other}`")),
+        other => Err(format!("--engine takes memory, postgres, redis or sqlite, not `{other}`")),
     }
 }
 
@@ -100,7 +101,7 @@ mod tests {
             ("--jobs", "--jobs takes a value"),
             ("--jobs 0", "a number of 1 or more"),
             ("--fast 1", "unknown flag --fast"),
-            ("--engine oracle", "memory, redis or sqlite, not `oracle`"),
+            ("--engine oracle", "memory, postgres, redis or sqlite, not `oracle`"),
         ] {
             let error = parse(line).err().expect("bad flags");
             assert!(error.contains(why), "{error}");

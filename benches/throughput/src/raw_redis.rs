@@ -7,6 +7,11 @@ use futures::stream::{self, StreamExt as _};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 
+use crate::store;
+
+/// Jobs that a script of a drain settles, and claims.
+const BATCH: usize = 128;
+
 const DISPATCH: &str = "
 local n = #ARGV / 2
 local hash = {}
@@ -83,9 +88,11 @@ impl Raw {
         self.next += count as u128;
         command
     }
+}
 
+impl store::Raw for Raw {
     #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-    pub(crate) async fn dispatch(&mut self, jobs: usize, in_flight: usize) -> Duration {
+    async fn dispatch(&mut self, jobs: usize, in_flight: usize) -> Duration {
         let commands: Vec<Cmd> = (0..jobs).map(|_| self.insert(1)).collect();
         let begun = Instant::now();
         stream::iter(commands)
@@ -100,7 +107,7 @@ impl Raw {
     }
 
     #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-    pub(crate) async fn bulk(&mut self, jobs: usize) -> Duration {
+    async fn bulk(&mut self, jobs: usize) -> Duration {
         let begun = Instant::now();
         for from in (0..jobs).step_by(1_000) {
             let command = self.insert(1_000.min(jobs - from));
@@ -111,14 +118,14 @@ impl Raw {
 
     /// Settles one batch and claims the next with one script, until nothing is left.
     #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-    pub(crate) async fn drain(&mut self, jobs: usize, batch: usize) -> Duration {
+    async fn drain(&mut self, jobs: usize) -> Duration {
         let begun = Instant::now();
         let (mut held, mut done): (Vec<Vec<u8>>, usize) = (Vec::new(), 0);
         loop {
             let mut command = redis::cmd("EVALSHA");
             command.arg(&self.work).arg(5);
             command.arg(&["{raw}:b", "{raw}:w", "{raw}:s", "{raw}:l", "{raw}:c"][..]);
-            command.arg(&[7_u8; 16][..]).arg(batch);
+            command.arg(&[7_u8; 16][..]).arg(BATCH);
             for id in &held {
                 command.arg(&id[..]);
             }

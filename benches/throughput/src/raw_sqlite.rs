@@ -10,6 +10,11 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection};
 use windlass::prelude::*;
 use windlass::{Durability, SqliteOptions};
 
+use crate::store;
+
+/// Jobs that a transaction of a drain settles, and claims.
+const BATCH: usize = 1_000;
+
 pub(crate) struct Raw {
     conn: SqliteConnection,
     next: i64,
@@ -67,10 +72,12 @@ impl Raw {
         self.next += i64::try_from(count).unwrap_or(0);
         statement.execute(&mut self.conn).await.expect("jobs and bodies");
     }
+}
 
+impl store::Raw for Raw {
     /// Transactions of `together` jobs, in statements of at most 50.
     #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-    pub(crate) async fn dispatch(&mut self, jobs: usize, together: usize) -> Duration {
+    async fn dispatch(&mut self, jobs: usize, together: usize) -> Duration {
         let begun = Instant::now();
         for from in (0..jobs).step_by(together) {
             self.run("begin immediate").await;
@@ -85,13 +92,13 @@ impl Raw {
         begun.elapsed()
     }
 
-    pub(crate) async fn bulk(&mut self, jobs: usize) -> Duration {
+    async fn bulk(&mut self, jobs: usize) -> Duration {
         self.dispatch(jobs, 1_000).await
     }
 
     /// Settles one batch and claims the next in one transaction, until nothing is left.
     #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-    pub(crate) async fn drain(&mut self, jobs: usize, batch: usize) -> Duration {
+    async fn drain(&mut self, jobs: usize) -> Duration {
         let begun = Instant::now();
         let (mut held, mut done) = (String::from("[]"), 0);
         loop {
@@ -109,12 +116,12 @@ impl Raw {
             .expect("settle")
             .rows_affected();
             done += usize::try_from(settled).unwrap_or(0);
-            self.next += i64::try_from(batch).unwrap_or(0);
+            self.next += i64::try_from(BATCH).unwrap_or(0);
             let rows = sqlx::query(
                 "select n, id, epoch, (select packed from windlass_body as body where body.n = job.n) \
                  from windlass_job as job where state = 2 and q = 1 and line = 0 order by place limit ?1",
             )
-            .bind(i64::try_from(batch).unwrap_or(0))
+            .bind(i64::try_from(BATCH).unwrap_or(0))
             .fetch_all(&mut self.conn)
             .await
             .expect("claim");

@@ -20,6 +20,9 @@ pub(crate) struct Conditions {
     /// What an acknowledged write survives, on engines where that is a setting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) durability: Option<&'static str>,
+    /// What the server says of its version, on engines that have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server: Option<String>,
     pub(crate) cores: usize,
 }
 
@@ -113,6 +116,7 @@ mod tests {
                 concurrency: None,
                 execution: "runners",
                 durability: None,
+                server: Some("Redis server v=7".to_owned()),
                 cores: 2,
             },
             unit: "jobs/s",
@@ -123,7 +127,7 @@ mod tests {
             serde_json::to_string(&row).expect("plain data"),
             "{\"engine\":\"memory\",\"system\":\"windlass\",\"version\":\"0.1.0\",\"workload\":\"drain\",\
              \"settings\":{\"jobs\":10,\"payload_bytes\":100,\"codec\":\"json\",\"concurrency\":null,\
-             \"execution\":\"runners\",\"cores\":2},\"unit\":\"jobs/s\",\"n\":4,\"median\":2.5,\"min\":1.0,\"max\":4.0,\
+             \"execution\":\"runners\",\"server\":\"Redis server v=7\",\"cores\":2},\"unit\":\"jobs/s\",\"n\":4,\"median\":2.5,\"min\":1.0,\"max\":4.0,\
              \"exactly_once\":true}"
         );
         assert_eq!(locked("", "windlass"), "unknown");

@@ -110,10 +110,11 @@ async fn a_pool_that_is_used_up_is_unavailable() {
         .schema(namespace.backend().schema())
         .max_connections(1)
         .listen(false)
-        .timeout(Duration::from_millis(300));
+        .timeout(Duration::from_secs(3));
     let pool = sqlx::postgres::PgPoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(Duration::from_millis(100))
+        // Time to open its connection on a busy machine.
+        .acquire_timeout(Duration::from_secs(1))
         .connect(&url())
         .await
         .expect("a pool");
