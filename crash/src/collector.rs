@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, Result};
 
 use crate::journal::Journal;
-use crate::points::Trap;
+use crate::points::Order;
 use crate::wire::Event;
 
 /// The collector. Its threads end with the processes they listen to.
@@ -62,11 +62,11 @@ impl Collector {
         heard.orders.len() - 1
     }
 
-    /// Orders a member to set a trap. Whether it could be told.
-    pub(crate) fn order(&self, member: usize, trap: Trap) -> bool {
+    /// Orders a member to do something. Whether it could be told.
+    pub(crate) fn order(&self, member: usize, order: Order) -> bool {
         let mut heard = self.lock();
         let Some(Some(stream)) = heard.orders.get_mut(member) else { return false };
-        stream.write_all(format!("{trap}\n").as_bytes()).is_ok()
+        stream.write_all(format!("{order}\n").as_bytes()).is_ok()
     }
 
     /// Hears one process out.

@@ -10,10 +10,10 @@ use crate::collector::Collector;
 use crate::options::Options;
 use crate::parts::{Part, Task, WRITTEN};
 use crate::plan::{Plan, Way};
-use crate::points::Trap;
+use crate::points::{Blow, Order, Point, Trap};
 use crate::wire::{Stamp, now};
 
-/// What a process is there for. A server of an engine will be one more: a command, restarted when it dies.
+/// What a process is there for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
     Worker,
@@ -31,6 +31,8 @@ pub(crate) struct Ship {
     since: Stamp,
     /// The trap it was told to set, and when.
     pub(crate) trapped: Option<(Trap, Stamp)>,
+    /// Up to which block it was told to dispatch.
+    allowed: Option<u64>,
     /// Since when it stands still, and for how long.
     frozen: Option<(Stamp, Stamp)>,
 }
@@ -101,7 +103,15 @@ impl Fleet {
             command.stderr(std::process::Stdio::null());
         }
         let process = Process::spawn(&mut command)?;
-        self.ships.push(Ship { role, member, process, since: now(), trapped: None, frozen: None });
+        self.ships.push(Ship {
+            role,
+            member,
+            process,
+            since: now(),
+            trapped: None,
+            allowed: None,
+            frozen: None,
+        });
         Ok(())
     }
 
@@ -125,7 +135,16 @@ impl Fleet {
             if !frozen
                 && let Some((at, _)) = self.collector.with(|journal| journal.members[member].freezing.take())
             {
-                ship.frozen = Some((at, stands_still(&mut self.rng, self.options.lease)));
+                let haunts = ship.trapped.is_some_and(|(trap, _)| trap.point == Point::Haunting);
+                let time = if haunts {
+                    nanos(self.options.lease) * HAUNTS_MOST
+                } else {
+                    stands_still(&mut self.rng, self.options.lease)
+                };
+                ship.frozen = Some((at, time));
+                ship.trapped = None;
+            }
+            if self.collector.with(|journal| std::mem::take(&mut journal.members[member].has_crashed)) {
                 ship.trapped = None;
             }
             let Some(status) = ship.process.ended()? else {
@@ -153,13 +172,19 @@ impl Fleet {
         self.thaw()
     }
 
-    /// Wakes what has stood still for long enough.
+    /// Wakes what has stood still for long enough, and zombies as their jobs run again.
     fn thaw(&mut self) -> Result<()> {
         for ship in &mut self.ships {
-            if let Some((from, _)) = ship.frozen.filter(|(from, time)| now() - from > *time) {
+            let Some((from, time)) = ship.frozen else { continue };
+            let is_time = now() - from > time;
+            if is_time || self.collector.with(|journal| journal.is_haunted(ship.member)) {
                 ship.process.thaw()?;
                 ship.frozen = None;
-                self.collector.with(|journal| journal.members[ship.member].frozen.push((from, now())));
+                self.collector.with(|journal| {
+                    let member = &mut journal.members[ship.member];
+                    member.frozen.push((from, now()));
+                    member.haunts.clear();
+                });
             }
         }
         Ok(())
@@ -203,14 +228,30 @@ impl Fleet {
         ship.process.freeze()
     }
 
+    /// Lets the dispatchers go on up to a block.
+    pub(crate) fn allow(&mut self, block: u64) {
+        for ship in self.ships.iter_mut().filter(|ship| matches!(ship.role, Role::Dispatcher(_))) {
+            if ship.allowed.is_none_or(|allowed| allowed < block)
+                && self.collector.order(ship.member, Order::Dispatch(block))
+            {
+                ship.allowed = Some(block);
+            }
+        }
+    }
+
     /// Has a process set a trap for itself.
     pub(crate) fn trap(&mut self, place: usize, trap: Trap) -> bool {
         let ship = &mut self.ships[place];
-        let told = self.collector.order(ship.member, trap);
+        let told = self.collector.order(ship.member, Order::Set(trap));
         if told {
             ship.trapped = Some((trap, now()));
         }
         told
+    }
+
+    /// Whether one of them is to kill the server.
+    pub(crate) fn waits_for_a_crash(&self) -> bool {
+        self.has(|ship| ship.trapped.is_some_and(|(trap, _)| matches!(trap.blow, Blow::Crash(_))))
     }
 
     /// Traps that nobody has stepped into for so long: forgotten, and their processes killed instead.
@@ -255,6 +296,9 @@ impl Fleet {
         Ok(())
     }
 }
+
+/// So many leases a zombie waits for its job to run again.
+const HAUNTS_MOST: Stamp = 5;
 
 /// How long a process is to stand still: until about the end of its leases, or a while longer. What it held is being run by
 /// others then, so that its verdicts meet leases that stand; long after, they would find jobs that have ended.

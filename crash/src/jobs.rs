@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use windlass::prelude::*;
 use windlass_core::JobId;
 
-use crate::plan::{Act, Plan};
+use crate::effects::Books;
+use crate::plan::{Act, LINGERS, Plan};
 use crate::points::{Point, Trapped};
-use crate::wire::{Event, Word};
+use crate::wire::{Answer, Event, Word};
 
 /// The back-off of all of them: long enough to be seen, and short beside a lease.
-const AGAIN: Retry = Retry::Fixed(Duration::from_millis(50));
+pub(crate) const AGAIN: Retry = Retry::Fixed(Duration::from_millis(50));
 
 /// A job of the plan.
 #[derive(Serialize, Deserialize, Job)]
@@ -44,30 +45,50 @@ pub(crate) struct Scene {
 #[derive(Clone, Provide)]
 pub(crate) struct Container {
     pub(crate) scene: Scene,
+    pub(crate) books: Books,
 }
 
 /// One execution, from its start to what it is about to answer.
-struct Execution<'a> {
+pub(crate) struct Execution<'a> {
     scene: &'a Scene,
-    id: JobId,
-    epoch: u64,
+    pub(crate) id: JobId,
+    pub(crate) epoch: u64,
+    /// What it is about to answer: nothing, if it is dropped.
+    word: Word,
+}
+
+impl Drop for Execution<'_> {
+    fn drop(&mut self) {
+        self.scene.trapped.tell(&Event::Ending(self.id, self.epoch, self.word));
+    }
 }
 
 impl<'a> Execution<'a> {
-    fn start(scene: &'a Scene, cx: &Context) -> Self {
+    pub(crate) fn start(scene: &'a Scene, cx: &Context) -> Self {
         let (id, epoch) = (cx.id(), cx.fence().epoch);
         scene.trapped.tell(&Event::Started(id, epoch));
         scene.trapped.pass(Point::InHandler);
-        Self { scene, id, epoch }
+        Self { scene, id, epoch, word: Word::Release }
     }
 
-    fn ends(self, word: Word) {
-        self.scene.trapped.tell(&Event::Ending(self.id, self.epoch, word));
+    /// It is about to answer so.
+    pub(crate) fn ends(mut self, word: Word) {
+        self.word = word;
+    }
+
+    /// It is about to settle itself, in a transaction.
+    pub(crate) fn sends(&self, word: Word) {
+        self.scene.trapped.tell(&Event::Sending(vec![(self.id, self.epoch, word)]));
+    }
+
+    /// What became of that.
+    pub(crate) fn hears(&self, answer: Answer) {
+        self.scene.trapped.tell(&Event::Answered(vec![(self.id, self.epoch, answer)]));
     }
 }
 
 /// A planned failure.
-fn planned() -> Fault {
+pub(crate) fn planned() -> Fault {
     Fault::retry("it was planned to fail")
 }
 
@@ -78,6 +99,9 @@ impl Handler for Work {
     async fn handle(Self { number }: Self, (scene,): Self::Deps, cx: &mut Context) -> Result<Outcome, Fault> {
         let execution = Execution::start(&scene, cx);
         let act = scene.plan.act(number);
+        if act == Act::Linger && cx.fence().epoch > 1 {
+            tokio::time::sleep(LINGERS).await;
+        }
         if !act.takes().is_zero() {
             tokio::time::sleep(act.takes()).await;
         }
@@ -118,7 +142,14 @@ impl Handler for Work {
                 execution.ends(Word::Complete);
                 Ok(Outcome::Done)
             }
-            Act::Fail | Act::Panic | Act::Snooze | Act::Done | Act::Slow(_) | Act::Output => {
+            Act::Fail
+            | Act::Panic
+            | Act::Snooze
+            | Act::Done
+            | Act::Slow(_)
+            | Act::Linger
+            | Act::Output
+            | Act::Effect(_) => {
                 execution.ends(Word::Complete);
                 Ok(Outcome::Done)
             }

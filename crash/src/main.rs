@@ -2,13 +2,14 @@
 //! every job accounted for. `cargo xtask crash` builds and starts it; README.md says what it does and what it checks.
 //!
 //! One program with two roles. The *runner* (`run.rs`) draws the faults (`faults.rs`), keeps a fleet of processes
-//! (`fleet.rs`), listens to them (`collector.rs`, `journal.rs`), and accounts for what is stored in the end (`account.rs`,
-//! `report.rs`). The *parts* (`parts.rs`) are those processes: workers, dispatchers and writers, over an engine with points
-//! around its verbs (`told.rs`, `points.rs`), with jobs (`jobs.rs`) that do what the plan says (`plan.rs`), and tell it
+//! (`fleet.rs`) and the engine's server (`server.rs`), listens to them (`collector.rs`, `journal.rs`), and accounts for what
+//! is stored in the end (`account/`, `report.rs`). The *parts* (`parts.rs`) are those processes: workers, dispatchers and writers, over an engine with points
+//! around its verbs (`told.rs`, `points.rs`), with jobs (`jobs.rs`, `effects.rs`) that do what the plan says (`plan.rs`), and tell it
 //! (`wire.rs`).
 
 mod account;
 mod collector;
+mod effects;
 mod engine;
 mod faults;
 mod fleet;
@@ -20,6 +21,7 @@ mod plan;
 mod points;
 mod report;
 mod run;
+mod server;
 mod told;
 mod wire;
 

@@ -8,7 +8,8 @@ use windlass::envelope::{Draft, Envelope, Raw};
 use windlass::prelude::*;
 use windlass_core::{ErrorKind, JobRef, Pushed, QueueName};
 
-use crate::engine;
+use crate::effects::{Books, Effect};
+use crate::engine::Opened;
 use crate::jobs::{Around, Child, Container, Scene, Sum, Work};
 use crate::plan::{Act, Plan, QUEUES, Way, Wish, id_of};
 use crate::points::{Point, Trap, Trapped};
@@ -53,7 +54,8 @@ impl Part {
     /// As words of a command line.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = vec!["part".to_owned(), self.url.clone(), self.collector.display().to_string()];
-        words.extend([self.member.to_string(), self.plan.seed.to_string(), self.plan.jobs.to_string()]);
+        let Plan { seed, jobs, effects } = self.plan;
+        words.extend([self.member.to_string(), format!("{seed},{jobs},{effects}")]);
         words.extend(match &self.task {
             Task::Work { concurrency, look_ahead, lease } => {
                 vec!["work".to_owned(), format!("{concurrency},{look_ahead},{}", lease.as_millis())]
@@ -68,9 +70,11 @@ impl Part {
 
     /// Reads [`words`](Self::words) after the first.
     pub(crate) fn read(words: &[&str]) -> Result<Self> {
-        let [url, collector, member, seed, jobs, task, settings] = words else {
+        let [url, collector, member, plan, task, settings] = words else {
             bail!("a part is started by the runner and by nobody else");
         };
+        let plan: Vec<&str> = plan.split(',').collect();
+        let [seed, jobs, effects] = plan[..] else { bail!("no such plan: {plan:?}") };
         let settings: Vec<&str> = settings.split(',').collect();
         let task = match (*task, &settings[..]) {
             ("work", [concurrency, look_ahead, lease]) => Task::Work {
@@ -84,7 +88,7 @@ impl Part {
             ("write", [from, trap]) => Task::Write { from: from.parse()?, trap: trap.parse()? },
             _ => bail!("no such task: {task}"),
         };
-        let plan = Plan { seed: seed.parse()?, jobs: jobs.parse()? };
+        let plan = Plan { seed: seed.parse()?, jobs: jobs.parse()?, effects: effects.parse()? };
         let (url, collector) = ((*url).to_owned(), PathBuf::from(collector));
         Ok(Self { url, collector, member: member.parse()?, plan, task })
     }
@@ -118,13 +122,19 @@ async fn work(
     look_ahead: bool,
     lease: Duration,
 ) -> Result<()> {
-    let queue = Queue::new(Told::new(engine::open(url).await?, trapped.clone()));
+    let opened = Opened::at(url).await?;
+    let queue = Queue::new(Told::new(opened.any(), plan, trapped.clone()));
     trapped.tell(&Event::Hello);
-    let container = Container { scene: Scene { plan, trapped: trapped.clone() } };
+    let books = Books(match opened {
+        Opened::Postgres(backend) if plan.effects => Some(Queue::new(backend)),
+        _ => None,
+    });
+    let container = Container { scene: Scene { plan, trapped: trapped.clone() }, books };
     let jobs = Registry::new(container)
         .register::<Work>()
         .register::<Sum>()
         .register::<Child>()
+        .register::<Effect>()
         .layer(Around(trapped.clone()));
     Worker::new(queue, jobs)
         .weights([(QUEUES[0], 2), (QUEUES[1], 1)])
@@ -145,6 +155,7 @@ fn draft(queue: &Queue<Told>, plan: Plan, number: u64) -> Result<Blank> {
     let (act, wish) = (plan.act(number), plan.wish(number));
     let mut draft = match act {
         Act::Output => queue.dispatch(Sum { number }).into_draft()?,
+        Act::Effect(_) => queue.dispatch(Effect { number }).into_draft()?,
         _ => queue.dispatch(Work { number }).into_draft()?,
     };
     draft.set_id(id_of(number));
@@ -176,9 +187,10 @@ async fn dispatch(
     shares: u64,
     from: u64,
 ) -> Result<()> {
-    let queue = Queue::new(Told::new(engine::open(url).await?, trapped.clone()));
+    let queue = Queue::new(Told::new(Opened::at(url).await?.any(), plan, trapped.clone()));
     trapped.tell(&Event::Hello);
     for block in (from..plan.blocks()).filter(|block| block % shares == share) {
+        trapped.until_allowed(block).await;
         let numbers: Vec<u64> = plan.block(block).collect();
         match plan.way(block) {
             Way::Batch => send(&queue, plan, trapped, &numbers).await?,
@@ -239,24 +251,58 @@ fn ack(pushed: Pushed) -> Ack {
     }
 }
 
+/// Writes and dies, or tries again when it was the server that died.
 async fn write(url: &str, plan: Plan, trapped: &Trapped, from: u64, trap: Trap) -> Result<()> {
-    let queue = Queue::new(engine::open_sqlite(url).await?);
+    let opened = Opened::at(url).await?;
     trapped.tell(&Event::Hello);
-    trapped.set(trap);
-    let mut tx = queue.backend().begin().await?;
-    let numbers: Vec<u64> = (from..from + WRITTEN).collect();
-    for number in &numbers {
-        queue
-            .dispatch(Work { number: *number })
-            .id(id_of(*number))
-            .on(plan.queue(*number))
-            .within(&mut tx)
-            .await?;
+    const TRIES: u32 = 600;
+    for _ in 0..TRIES {
+        trapped.set(trap);
+        let written = match &opened {
+            Opened::Postgres(backend) => {
+                let queue = Queue::new(backend.clone());
+                let write = async {
+                    let mut tx = backend.pool().begin().await?;
+                    write_in(&queue, &mut tx, plan, from).await?;
+                    trapped.pass(Point::InTransaction);
+                    trapped.tell(&Event::Committing((from..from + WRITTEN).collect()));
+                    Ok(trapped.within(Point::Committing, tx.commit()).await?)
+                };
+                write.await
+            }
+            Opened::Sqlite(backend) => {
+                let queue = Queue::new(backend.clone());
+                let write = async {
+                    let mut tx = backend.begin().await?;
+                    write_in(&queue, &mut tx, plan, from).await?;
+                    trapped.pass(Point::InTransaction);
+                    trapped.tell(&Event::Committing((from..from + WRITTEN).collect()));
+                    Ok(trapped.within(Point::Committing, tx.commit()).await?)
+                };
+                write.await
+            }
+            Opened::Redis(_) => bail!("Redis has no transactions that a writer could hold open"),
+        };
+        let error: anyhow::Error = match written {
+            Ok(()) => bail!("the writer was to die at {}", trap.point),
+            Err(error) => error,
+        };
+        let of_engine = error.downcast_ref::<windlass::Error>().is_some_and(windlass::Error::is_retryable);
+        ensure!(of_engine || error.is::<sqlx::Error>() || error.is::<windlass::DispatchError>(), error);
+        tokio::time::sleep(milliseconds(100)).await;
     }
-    trapped.pass(Point::InTransaction);
-    trapped.tell(&Event::Committing(numbers));
-    trapped.within(Point::Committing, tx.commit()).await?;
-    bail!("the writer was to die at {}", trap.point);
+    bail!("a writer failed {TRIES} times");
+}
+
+/// Dispatches within a transaction.
+async fn write_in<B>(queue: &Queue<B>, conn: &mut B::Conn, plan: Plan, from: u64) -> Result<()>
+where
+    B: windlass::Transactional + windlass::Inspect + windlass::Manage + windlass::Migrate,
+{
+    for number in from..from + WRITTEN {
+        queue.dispatch(Work { number }).id(id_of(number)).on(plan.queue(number)).within(conn).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -273,7 +319,7 @@ mod tests {
             Task::Write { from: 30, trap },
         ];
         for task in tasks {
-            let plan = Plan { seed: 3, jobs: 9 };
+            let plan = Plan { seed: 3, jobs: 9, effects: true };
             let (url, collector) = ("sqlite:a.db".to_owned(), PathBuf::from("/x"));
             let part = Part { url, collector, member: 5, plan, task };
             let words = part.words();

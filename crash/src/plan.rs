@@ -15,6 +15,9 @@ pub(crate) const QUEUES: [&str; 2] = ["crash-a", "crash-b"];
 /// Places under the concurrency limit.
 pub(crate) const AT_MOST: u32 = 2;
 
+/// How long a job lingers that runs again: less than a lease, and longer than a zombie takes to come round on a busy machine.
+pub(crate) const LINGERS: Duration = Duration::from_millis(600);
+
 /// What a job's handler does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Act {
@@ -22,6 +25,10 @@ pub(crate) enum Act {
     Done,
     /// Is done after so many milliseconds.
     Slow(u64),
+    /// Is done at once, and when it runs again only after [`LINGERS`]: what a zombie says of it meets a run.
+    Linger,
+    /// Writes a row in the transaction that completes it, and does this besides.
+    Effect(Turn),
     /// Gives its epoch back.
     Output,
     /// Is done, and so many children ride with its verdict.
@@ -38,6 +45,23 @@ pub(crate) enum Act {
     Cancel,
     /// Says that trying again is of no use.
     Bury,
+}
+
+/// What happens around the transaction that completes a job, the first time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turn {
+    /// Nothing.
+    Straight,
+    /// When it runs again it takes [`LINGERS`] first, so that a zombie meets a run.
+    Lingers,
+    /// It fails with the row written, before the completion.
+    FailsBefore,
+    /// It is rolled back after the completion, and the handler says that it settled.
+    RollsBack,
+    /// The handler panics with everything written.
+    Panics,
+    /// The handler fails after the commit.
+    FailsAfter,
 }
 
 /// What is asked for when a job is dispatched.
@@ -74,6 +98,8 @@ pub(crate) enum Way {
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) jobs: u64,
+    /// Whether the jobs have effects in the transactions that complete them.
+    pub(crate) effects: bool,
 }
 
 /// `SplitMix64` (Steele, Lea, Flood 2014): a good hash of a counter.
@@ -93,6 +119,16 @@ impl Plan {
     pub(crate) fn act(&self, number: u64) -> Act {
         let draw = self.draw(1, number);
         let more = (draw >> 32) % 1_000;
+        if self.effects {
+            return match draw % 1_000 {
+                0..30 => Act::Effect(Turn::Lingers),
+                30..60 => Act::Effect(Turn::FailsBefore),
+                60..100 => Act::Effect(Turn::RollsBack),
+                100..120 => Act::Effect(Turn::Panics),
+                120..160 => Act::Effect(Turn::FailsAfter),
+                _ => Act::Effect(Turn::Straight),
+            };
+        }
         match draw % 1_000 {
             0..50 => Act::Slow(1 + more % 20),
             50..100 => Act::Output,
@@ -103,13 +139,14 @@ impl Plan {
             180..200 => Act::Snooze,
             200..210 => Act::Cancel,
             210..220 => Act::Bury,
+            220..250 => Act::Linger,
             _ => Act::Done,
         }
     }
 
     /// What is asked for when job `number` is dispatched.
     pub(crate) fn wish(&self, number: u64) -> Wish {
-        if number >= self.jobs {
+        if number >= self.jobs || self.effects {
             return Wish::Nothing;
         }
         let draw = self.draw(2, number);
@@ -185,7 +222,12 @@ impl Wish {
 impl Act {
     /// Attempts that the job is given.
     pub(crate) fn max_attempts(self) -> u16 {
-        if self == Self::FailAlways { 2 } else { 5 }
+        match self {
+            Self::FailAlways => 2,
+            // Each outage of the server fails an attempt whose transaction was under way.
+            Self::Effect(_) => 1_000,
+            _ => 5,
+        }
     }
 
     /// How long the handler takes.
@@ -221,9 +263,9 @@ mod tests {
 
     #[test]
     fn a_plan_has_some_of_everything_and_repeats_itself() {
-        let plan = Plan { seed: 7, jobs: 20_000 };
-        let again = Plan { seed: 7, jobs: 20_000 };
-        let other = Plan { seed: 8, jobs: 20_000 };
+        let plan = Plan { seed: 7, jobs: 20_000, effects: false };
+        let again = Plan { seed: 7, jobs: 20_000, effects: false };
+        let other = Plan { seed: 8, jobs: 20_000, effects: false };
         let (mut parents, mut snoozes, mut differs) = (0, 0, 0);
         for number in 0..plan.jobs {
             assert_eq!((plan.act(number), plan.wish(number)), (again.act(number), again.wish(number)));

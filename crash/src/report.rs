@@ -10,7 +10,7 @@ use crate::options::Options;
 const SHOWN: usize = 5;
 
 /// The rules that the headline counts, each with the promise.
-const RULES: [(&str, &str); 16] = [
+const RULES: [(&str, &str); 18] = [
     ("lost", "acknowledged, and gone or never ended"),
     ("double", "more than one outcome"),
     ("stale", "verdicts believed that came too late"),
@@ -19,12 +19,14 @@ const RULES: [(&str, &str); 16] = [
     ("overlap", "at once what must not run at once"),
     ("then", "children without an applied verdict, or none with one"),
     ("atomic", "half of a transaction"),
+    ("effects", "rows that are not exactly one a completed job"),
     ("stranger", "jobs that nobody dispatched"),
     ("attempts", "attempts or lost leases miscounted"),
     ("early", "before a delay or a parent was over"),
     ("counts", "counts that are not those of the listing"),
     ("integrity", "the engine's own check"),
     ("runs", "executions without a claim"),
+    ("zombies", "no late verdict met a run: nothing was tried"),
     ("errors", "processes that failed by themselves"),
     ("stuck", "no progress"),
 ];
@@ -37,6 +39,8 @@ pub(crate) struct Report {
     pub(crate) restarts: u64,
     pub(crate) processes: usize,
     pub(crate) events: u64,
+    /// How long the server was not there in all.
+    pub(crate) away: Duration,
     pub(crate) ways: [u64; 3],
     pub(crate) took: Duration,
 }
@@ -64,10 +68,15 @@ impl Report {
     pub(crate) fn print(&self) {
         let (options, account) = (&self.options, &self.account);
         println!(
-            "\ncrash run on {}: {} jobs, {} kills, seed {}, {} workers, {} dispatchers, lease {:?}",
+            "\ncrash run on {}{}{}: {} jobs, {} kills, {} zombies, {} server kills, seed {}, {} workers, {} dispatchers, \
+             lease {:?}",
             options.engine.name(),
+            if options.everysec { " (appendfsync everysec)" } else { "" },
+            if options.effects { " with effects" } else { "" },
             options.jobs,
             options.kills,
+            options.zombies,
+            options.server_kills,
             options.seed,
             options.workers,
             options.dispatchers,
@@ -93,23 +102,36 @@ impl Report {
             ),
             (
                 "duplicates",
-                account.after_kill + account.after_freeze,
+                account.duplicates(),
                 format!(
-                    "{} after a kill, {} after a freeze; {} were in flight there",
-                    account.after_kill, account.after_freeze, account.in_flight
+                    "{} after a kill, {} after a freeze, {} after an outage, {} stalled; {} were in flight",
+                    account.after_kill,
+                    account.after_freeze,
+                    account.after_outage,
+                    account.after_stall,
+                    account.in_flight
                 ),
             ),
-            (
-                "stalled",
-                account.after_stall,
-                "executions again after another process froze with the lock".to_owned(),
-            ),
             ("refused", account.refused, "verdicts that came too late and changed nothing".to_owned()),
+            ("met", account.met, "verdicts sent while their job ran again".to_owned()),
             ("poisoned", account.poisoned, "dead after three lost leases".to_owned()),
         ];
         println!("\n{:<20}{:>8}", "what came of it", "");
         for (what, count, more) in rows {
             println!("{what:<20}{count:>8}   {more}");
+        }
+        if options.engine.has_server() {
+            println!("{:<20}{:>7.1}s   in all", "server away", self.away.as_secs_f64());
+        }
+        if options.effects {
+            println!("{:<20}{:>8}   in the transactions that completed their jobs", "rows", account.rows);
+        }
+        if options.everysec {
+            let window = crate::server::WINDOW;
+            println!(
+                "{:<20}{:>8}   broken by jobs heard of within {window:?} before a kill",
+                "forgiven", account.forgiven
+            );
         }
         println!("\n{:<20}{:>8}", "what was wrong", "");
         for (rule, meaning) in RULES {
@@ -154,6 +176,10 @@ impl Report {
             "settings": {
                 "jobs": self.options.jobs,
                 "kills": self.options.kills,
+                "zombies": self.options.zombies,
+                "server_kills": self.options.server_kills,
+                "everysec": self.options.everysec,
+                "effects": self.options.effects,
                 "seed": self.options.seed,
                 "workers": self.options.workers,
                 "dispatchers": self.options.dispatchers,
@@ -166,11 +192,16 @@ impl Report {
             "stored": account.stored,
             "executions": account.executions,
             "asked_for": account.asked_for,
-            "duplicates": account.after_kill + account.after_freeze,
+            "duplicates": account.duplicates(),
+            "after_outage": account.after_outage,
             "stalled": account.after_stall,
             "in_flight": account.in_flight,
             "refused": account.refused,
+            "met": account.met,
             "poisoned": account.poisoned,
+            "rows": account.rows,
+            "forgiven": account.forgiven,
+            "away_seconds": self.away.as_secs_f64(),
             "wrong": wrong,
             "seconds": self.took.as_secs_f64(),
             "jobs_per_second": self.per_second(),

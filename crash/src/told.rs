@@ -9,19 +9,47 @@ use windlass_core::{
     Result, SessionId, Settled, Sweep, Swept, Timestamp, Verdict, Wake,
 };
 
+use crate::plan::{Act, Plan, number_of};
 use crate::points::{Point, Trapped};
-use crate::wire::{Answer, Event, Word};
+use crate::wire::{Answer, Event, Stamp, Word, now};
 
 /// The engine of a crash worker or dispatcher.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
     inner: AnyBackend,
+    plan: Plan,
     trapped: Trapped,
 }
 
+/// A beat that is under way. Dropped, with an answer or without, it tells of a long one.
+struct Beat<'a> {
+    trapped: &'a Trapped,
+    since: Stamp,
+    long: Duration,
+}
+
+impl Drop for Beat<'_> {
+    fn drop(&mut self) {
+        if Duration::from_nanos(now() - self.since) > self.long {
+            self.trapped.tell(&Event::Waited(self.since));
+        }
+    }
+}
+
 impl Told {
-    pub(crate) fn new(inner: AnyBackend, trapped: Trapped) -> Self {
-        Self { inner, trapped }
+    pub(crate) fn new(inner: AnyBackend, plan: Plan, trapped: Trapped) -> Self {
+        Self { inner, plan, trapped }
+    }
+
+    /// Stands still as a zombie, if that is ordered and one of these jobs will linger when it runs again.
+    fn haunt(&self, verdicts: &[Verdict]) {
+        if !self.trapped.is_set(Point::Haunting) {
+            return;
+        }
+        let lingers = |id| number_of(id).is_some_and(|number| self.plan.act(number) == Act::Linger);
+        let complete = verdicts.iter().filter(|verdict| Word::of(&verdict.ruling) == Word::Complete);
+        let leases = complete.map(|verdict| (verdict.lease.job.id, verdict.lease.epoch));
+        self.trapped.haunt(leases.filter(|(id, _)| lingers(*id)).collect());
     }
 
     fn sending(&self, verdicts: &[Verdict]) {
@@ -68,12 +96,13 @@ impl Backend for Told {
     }
 
     async fn claim(&self, claim: &Claim, at: At) -> Result<Claimed> {
-        let claimed = self.inner.claim(claim, at).await?;
+        let claimed = self.trapped.within(Point::Claiming, self.inner.claim(claim, at)).await?;
         self.claimed(&claimed);
         Ok(claimed)
     }
 
     async fn settle(&self, verdicts: &[Verdict], at: At) -> Result<Vec<Settled>> {
+        self.haunt(verdicts);
         self.sending(verdicts);
         let settled = self.trapped.within(Point::Settling, self.inner.settle(verdicts, at)).await?;
         self.answered(verdicts, &settled);
@@ -86,6 +115,7 @@ impl Backend for Told {
         claim: &Claim,
         at: At,
     ) -> Result<(Vec<Settled>, Claimed)> {
+        self.haunt(verdicts);
         self.sending(verdicts);
         let call = self.inner.settle_and_claim(verdicts, claim, at);
         let (settled, claimed) = self.trapped.within(Point::Settling, call).await?;
@@ -95,6 +125,7 @@ impl Backend for Told {
     }
 
     async fn extend(&self, session: SessionId, held: &[Held], lease: Duration, at: At) -> Result<Vec<Kept>> {
+        let _beat = Beat { trapped: &self.trapped, since: now(), long: lease / 8 };
         self.trapped.within(Point::Extending, self.inner.extend(session, held, lease, at)).await
     }
 

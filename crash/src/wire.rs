@@ -142,6 +142,12 @@ pub(crate) enum Event {
     Dying(String),
     /// It stands itself still at this point.
     Freezing(String),
+    /// It kills the server at this point.
+    Crashing(String),
+    /// It stands itself still, about to send verdicts on these, which will linger when they run again.
+    Haunting(Vec<(JobId, u64)>),
+    /// A beat was without an answer from this instant to now.
+    Waited(Stamp),
     /// Something that must not happen.
     Wrong(String),
 }
@@ -193,6 +199,12 @@ impl Event {
             }
             Self::Dying(point) => put(format_args!("k {at} {point}")),
             Self::Freezing(point) => put(format_args!("z {at} {point}")),
+            Self::Crashing(point) => put(format_args!("x {at} {point}")),
+            Self::Haunting(jobs) => {
+                put(format_args!("g {at}"));
+                jobs.iter().for_each(|(id, epoch)| put(format_args!(" {}:{epoch}", id.as_uuid().simple())));
+            }
+            Self::Waited(since) => put(format_args!("b {at} {since}")),
             Self::Wrong(what) => put(format_args!("! {at} {}", what.replace('\n', " "))),
         }
         line.push('\n');
@@ -230,6 +242,9 @@ impl Event {
             "w" => Self::Committing(words.map(|word| word.parse().ok()).collect::<Option<_>>()?),
             "k" => Self::Dying(rest.to_owned()),
             "z" => Self::Freezing(rest.to_owned()),
+            "x" => Self::Crashing(rest.to_owned()),
+            "g" => Self::Haunting(words.map(|word| Some(lease(word)?.0)).collect::<Option<_>>()?),
+            "b" => Self::Waited(words.next()?.parse().ok()?),
             "!" => Self::Wrong(rest.to_owned()),
             _ => return None,
         };
@@ -303,6 +318,9 @@ mod tests {
             Event::Committing(vec![9]),
             Event::Dying("after claim".to_owned()),
             Event::Freezing("in handler".to_owned()),
+            Event::Crashing("settling".to_owned()),
+            Event::Haunting(vec![(id, 1)]),
+            Event::Waited(17),
             Event::Wrong("it broke".to_owned()),
         ];
         for event in events {

@@ -1,9 +1,11 @@
-//! Finds the programs of a server, and installs their package where it is missing and may be.
+//! Finds the programs of a server, and installs their package where it is missing and may be. Those of another version are
+//! named by the environment.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// The programs of a server, and where they come from.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +38,22 @@ pub fn find_or_install(package: &Package) -> Result<PathBuf> {
     apt_get(&["install", "-y", "-qq", "--no-install-recommends", package.debian])?;
     find(package)
         .with_context(|| format!("{} is installed, and {wanted} not found all the same", package.debian))
+}
+
+/// What the environment's `variable` names instead of the machine's own: a file or a folder, if it is set.
+///
+/// # Errors
+/// When it names nothing that there is: a run that fell back to another version would prove nothing about the wanted one.
+pub(crate) fn named(variable: &str) -> Result<Option<PathBuf>> {
+    named_as(variable, std::env::var_os(variable))
+}
+
+fn named_as(variable: &str, value: Option<OsString>) -> Result<Option<PathBuf>> {
+    let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(None) };
+    // The server is started in a folder of its own. A link stays as it is: some programs go by the name they are called.
+    let path = std::path::absolute(&value)?;
+    ensure!(path.exists(), "{variable} names {}, which does not exist", path.display());
+    Ok(Some(path))
 }
 
 fn find(package: &Package) -> Option<PathBuf> {
@@ -75,6 +93,24 @@ fn apt_get(words: &[&str]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_environment_names_what_there_is_or_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+        std::fs::write(&target, "").expect("a file");
+        std::os::unix::fs::symlink(&target, &link).expect("a link");
+        assert_eq!(named_as("X", None).expect("not set"), None);
+        assert_eq!(named_as("X", Some("".into())).expect("empty"), None);
+        assert_eq!(named_as("X", Some(link.clone().into())).expect("a link"), Some(link));
+        let missing = folder.path().join("missing");
+        let error = named_as("WINDLASS_X", Some(missing.clone().into())).expect_err("nothing is there");
+        assert_eq!(
+            error.to_string(),
+            format!("WINDLASS_X names {}, which does not exist", missing.display())
+        );
+        assert!(named_as("X", Some(".".into())).expect("here").is_some_and(|path| path.is_absolute()));
+    }
 
     #[test]
     fn programs_are_found_in_the_path_and_in_folders_with_a_star() {

@@ -2,21 +2,28 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Package, Process, find_or_install, free_port};
+use crate::family::{children, signal, until_gone};
+use crate::find::named;
+use crate::process::{Times, version_of};
+use crate::{Package, Process, cpu_time, find_or_install, free_port};
 
 const PACKAGE: Package = Package {
     programs: &["initdb", "postgres"],
     debian: "postgresql",
     folders: &["/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql@*/bin"],
 };
+
+/// The environment variable with the folder of the programs to start instead: another version's. The user that the server
+/// runs as must be able to read it.
+const VARIABLE: &str = "WINDLASS_POSTGRES_BIN";
 
 /// How long a start may take: with a recovery after a kill on a busy machine.
 const START_MOST: Duration = Duration::from_secs(60);
@@ -65,7 +72,7 @@ impl Postgres {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with(settings: &PostgresSettings) -> Result<Self> {
-        let programs = find_or_install(&PACKAGE)?;
+        let programs = programs()?;
         let folder = tempfile::Builder::new().prefix("windlass-postgres-").tempdir()?;
         let owner = owner()?;
         if let Some(owner) = owner {
@@ -121,6 +128,14 @@ impl Postgres {
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 
+    /// The version of what [`start`](Self::start) starts, such as `postgres (PostgreSQL) 15.18`.
+    ///
+    /// # Errors
+    /// When Postgres is not installed and cannot be.
+    pub fn version() -> Result<String> {
+        version_of(&programs()?.join("postgres"))
+    }
+
     /// The URL of its database, for its superuser: no password, loopback only.
     #[must_use]
     pub fn url(&self) -> String {
@@ -131,6 +146,21 @@ impl Postgres {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its process id while it runs: that of the parent of all its processes.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    /// Whether its process has ended although nobody asked this handle to end it.
+    ///
+    /// # Errors
+    /// When the system cannot say.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let ended = self.process.as_mut().map(Process::ended).transpose()?;
+        Ok(ended.flatten().is_some())
     }
 
     /// What it logged since its last start.
@@ -172,13 +202,7 @@ impl Postgres {
             let _ = signal(*child, Signal::KILL);
         }
         // The next start refuses while one of them is still there.
-        let mut waited = Duration::ZERO;
-        while children.iter().any(|child| Path::new(&format!("/proc/{child}")).exists()) && waited < STOP_MOST
-        {
-            std::thread::sleep(LOOK_EVERY);
-            waited += LOOK_EVERY;
-        }
-        Ok(())
+        until_gone(&children)
     }
 
     /// Starts it again after a [`stop`](Self::stop) or a [`kill`](Self::kill), on the same port with the same data.
@@ -209,6 +233,18 @@ impl Postgres {
         let process = self.process.as_ref().context("Postgres does not run")?;
         children(process.id()).into_iter().try_for_each(|child| signal(child, Signal::CONT))?;
         process.thaw()
+    }
+
+    /// CPU time that all its processes have used since it was started, those that ended included.
+    ///
+    /// # Errors
+    /// When it does not run, or the system does not tell.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let parent = self.process.as_ref().context("Postgres does not run")?.id();
+        // Children first: one that ends in between is counted twice rather than not at all.
+        let living: Duration = children(parent).into_iter().filter_map(|child| cpu_time(child).ok()).sum();
+        let times = Times::of(parent)?;
+        Ok(living + times.own + times.ended_children)
     }
 
     /// Leaves it running for others: its process id and its folder, which the caller must end and remove.
@@ -265,6 +301,14 @@ impl Drop for Postgres {
     }
 }
 
+/// The folder that `WINDLASS_POSTGRES_BIN` names, or else the machine's.
+fn programs() -> Result<PathBuf> {
+    match named(VARIABLE)? {
+        Some(folder) => Ok(folder),
+        None => find_or_install(&PACKAGE),
+    }
+}
+
 /// Postgres refuses to run as root: the user of its package, or else one that is nobody's.
 fn owner() -> Result<Option<Owner>> {
     if !rustix::process::geteuid().is_root() {
@@ -282,26 +326,6 @@ fn owner() -> Result<Option<Owner>> {
         .context("no user `postgres` or `nobody` to run Postgres as")
 }
 
-/// The processes that a process has started. Postgres gives each a process group of its own, so signals do not reach them
-/// through their parent's.
-fn children(parent: u32) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|id: &u32| {
-            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-            // The second field is the name in brackets, which may hold anything; the parent is the second after it.
-            let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-            after.split_whitespace().nth(1) == Some(&parent.to_string())
-        })
-        .collect()
-}
-
-fn signal(id: u32, signal: Signal) -> Result<()> {
-    let id = i32::try_from(id).ok().and_then(Pid::from_raw).context("a process has an id")?;
-    kill_process(id, signal).with_context(|| format!("cannot signal process {id:?}"))
-}
-
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
@@ -310,8 +334,10 @@ fn tail(log: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
+    use std::os::unix::fs::PermissionsExt as _;
 
     /// Whether it answers a client: an SSL request is answered with one letter.
     fn answers(server: &Postgres) -> bool {
@@ -319,6 +345,38 @@ mod tests {
         stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a time limit");
         let mut letter = [0];
         stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).is_ok() && stream.read_exact(&mut letter).is_ok()
+    }
+
+    #[test]
+    fn the_programs_that_the_environment_names_are_started_instead() {
+        // They note that they were called, and hand over to those that would have been.
+        let folder = tempfile::tempdir().expect("a folder");
+        let real = programs().expect("a Postgres");
+        let called = folder.path().join("called");
+        std::fs::write(&called, "").expect("a file");
+        // For the user that the server runs as.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("may be read");
+        std::fs::set_permissions(&called, Permissions::from_mode(0o666)).expect("may be written");
+        for program in PACKAGE.programs {
+            let (script, real) = (folder.path().join(program), real.join(program));
+            let text = format!(
+                "#!/bin/sh\necho {program} >> '{}'\nexec '{}' \"$@\"\n",
+                called.display(),
+                real.display()
+            );
+            std::fs::write(&script, text).expect("a script");
+            std::fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("may be run");
+        }
+        let again = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "postgres::tests::a_private_server_is_stopped_killed_frozen_and_started_again"])
+            .env(VARIABLE, folder.path())
+            .output()
+            .expect("the tests");
+        let said = String::from_utf8_lossy(&again.stdout);
+        assert!(again.status.success() && said.contains("1 passed"), "{said}");
+        let called = std::fs::read_to_string(called).expect("they were called");
+        // Once more for its version, and where somebody else took its port.
+        assert!(called.starts_with("initdb\npostgres\npostgres\npostgres\n"), "{called}");
     }
 
     #[test]
@@ -334,10 +392,13 @@ mod tests {
         assert!(!answers(&server));
         server.restart().expect("restart after a kill");
         assert!(answers(&server) && server.log().contains("recovery"));
+        assert!(server.cpu_time().expect("it runs") > Duration::ZERO, "a recovery takes some");
         server.stop().expect("stop");
+        server.cpu_time().expect_err("it has ended");
         assert!(!answers(&server));
         server.restart().expect("restart after a stop");
         assert!(answers(&server) && server.port() == port);
+        assert!(Postgres::version().expect("a version").starts_with("postgres (PostgreSQL) "));
         let folder = server.folder.path().to_owned();
         drop(server);
         assert!(!folder.exists());

@@ -10,6 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::find::named;
+use crate::process::version_of;
 use crate::{Package, Process, find_or_install, free_port};
 
 const REDIS: Package = Package {
@@ -17,6 +19,9 @@ const REDIS: Package = Package {
     debian: "redis-server",
     folders: &["/usr/local/bin", "/opt/homebrew/bin", "/opt/redis*/bin"],
 };
+
+/// The environment variable with the path of the program to start instead: another version, or Valkey.
+const VARIABLE: &str = "WINDLASS_REDIS_SERVER";
 
 /// How long a start may take: with the loading of its data, on a busy machine.
 const START_MOST: Duration = Duration::from_secs(60);
@@ -60,7 +65,7 @@ impl Redis {
     }
 
     pub(crate) fn start_as(settings: &[(&str, &str)], role: Role) -> Result<Self> {
-        let program = find_or_install(&REDIS)?.join("redis-server");
+        let program = program()?;
         let folder = tempfile::Builder::new().prefix("windlass-redis-").tempdir()?;
         let settings =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -77,6 +82,15 @@ impl Redis {
         Ok(server)
     }
 
+    /// The version of what [`start`](Self::start) starts, such as `Redis server v=7.0.15`.
+    ///
+    /// # Errors
+    /// When Redis is not installed and cannot be.
+    pub fn version() -> Result<String> {
+        // A checksum, the allocator and the build follow.
+        Ok(version_of(&program()?)?.split(" sha=").next().unwrap_or_default().to_owned())
+    }
+
     /// Its URL: no password, loopback only.
     #[must_use]
     pub fn url(&self) -> String {
@@ -87,6 +101,21 @@ impl Redis {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its process id while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    /// Whether its process has ended although nobody asked this handle to end it.
+    ///
+    /// # Errors
+    /// When the system cannot say.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let ended = self.process.as_mut().map(Process::ended).transpose()?;
+        Ok(ended.flatten().is_some())
     }
 
     /// Its folder.
@@ -219,6 +248,14 @@ impl Redis {
     }
 }
 
+/// The program that `WINDLASS_REDIS_SERVER` names, or else the machine's.
+fn program() -> Result<PathBuf> {
+    match named(VARIABLE)? {
+        Some(program) => Ok(program),
+        None => Ok(find_or_install(&REDIS)?.join("redis-server")),
+    }
+}
+
 /// Waits until something holds.
 pub(crate) fn until(what: &str, holds: impl Fn() -> bool) -> Result<()> {
     let mut waited = Duration::ZERO;
@@ -254,6 +291,8 @@ fn tail(log: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -273,9 +312,35 @@ mod tests {
         redis.thaw().expect("thaw");
         redis.stop().expect("stop");
         redis.freeze().expect_err("it has ended");
+        assert!(Redis::version().expect("a version").contains(" server v="));
         let folder = redis.folder().to_owned();
         drop(redis);
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn the_program_that_the_environment_names_is_started_instead() {
+        // It notes that it was called, and hands over to the one that would have been.
+        let folder = tempfile::tempdir().expect("a folder");
+        let (script, called) = (folder.path().join("other-server"), folder.path().join("called"));
+        let real = program().expect("a Redis");
+        let text =
+            format!("#!/bin/sh\necho \"$@\" >> '{}'\nexec '{}' \"$@\"\n", called.display(), real.display());
+        std::fs::write(&script, text).expect("a script");
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("may be run");
+        let again = Command::new(std::env::current_exe().expect("this program"))
+            .args([
+                "--exact",
+                "redis::tests::it_is_started_frozen_killed_and_started_again_with_what_it_had_on_disk",
+            ])
+            .env(VARIABLE, &script)
+            .output()
+            .expect("the tests");
+        let said = String::from_utf8_lossy(&again.stdout);
+        assert!(again.status.success() && said.contains("1 passed"), "{said}");
+        let called = std::fs::read_to_string(called).expect("it was called");
+        // Once more where somebody else took its port.
+        assert!(called.lines().filter(|line| line.contains("--appendonly yes")).count() >= 2, "{called}");
     }
 
     #[test]

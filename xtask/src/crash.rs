@@ -12,17 +12,30 @@ pub(crate) fn crash(flags: &[&str]) -> Result<()> {
     run::check(run::cargo(&format!("run --quiet {PACKAGE} --")).args(flags))
 }
 
-/// The short run that belongs to every change: it counts as one test.
+/// The short runs that belong to every change, one an engine and sort.
+const SHORT: [&str; 5] = [
+    "--backend sqlite --jobs 3000 --kills 12",
+    "--backend redis --jobs 3000 --kills 12",
+    "--backend redis --everysec --jobs 2000 --kills 12",
+    "--backend postgres --jobs 2500 --kills 12",
+    "--backend postgres --effects --jobs 2000 --kills 12",
+];
+
+/// Each short run counts as one test.
 pub(crate) fn short() -> Result<Counts> {
     // A build that fails is no failed test.
     run::check(&mut run::cargo(&format!("build {PACKAGE}")))?;
-    // The seed is fixed, so that a change that fails fails again.
-    let flags = ["--backend", "sqlite", "--jobs", "3000", "--kills", "12", "--seed", "1"];
-    Ok(match crash(&flags) {
-        Ok(()) => Counts { passed: 1, ..Counts::default() },
-        Err(error) => {
-            println!("{error:#}");
-            Counts { failed: 1, ..Counts::default() }
+    let mut counts = Counts::default();
+    for flags in SHORT {
+        // The seed is fixed, so that a change that fails fails again.
+        let flags: Vec<&str> = flags.split(' ').chain(["--seed", "1"]).collect();
+        match crash(&flags) {
+            Ok(()) => counts.passed += 1,
+            Err(error) => {
+                println!("{error:#}");
+                counts.failed += 1;
+            }
         }
-    })
+    }
+    Ok(counts)
 }

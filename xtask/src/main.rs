@@ -18,9 +18,10 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask test [--long]
     Everything a change must pass: unit, integration and conformance tests of the whole workspace, doc tests, every example
-    under a time limit, the simulator, and a short crash run. Uses cargo-nextest where it is installed and `cargo test` where
+    under a time limit, the simulator, and short crash runs. Uses cargo-nextest where it is installed and `cargo test` where
     it is not. Starts private servers for the tests of the engines that need one (Postgres, Redis), unless
     WINDLASS_TEST_POSTGRES_URL and WINDLASS_TEST_REDIS_URL name them; installs their Debian packages where it may.
+    WINDLASS_REDIS_SERVER (a program) and WINDLASS_POSTGRES_BIN (a folder) name those of another version.
     The last line is `N passed, N failed`, over all five.
     --long   more cases of the same: 4,096 instead of 256 a proptest property, 1,000 instead of 60 (40) histories an engine,
              two minutes instead of four seconds of processes sharing a file, 200,000 instead of 20,000 simulated histories
@@ -46,10 +47,13 @@ cargo xtask bench [--backend memory|redis|sqlite] [--quick] [--peers] [--json FI
     pickup with 200,000 (50,000). --peers adds the peers' program, round about with ours. --json writes a record a line;
     see benches/README.md.
 
-cargo xtask crash [--backend sqlite] [--jobs N] [--kills K] [--seed S] [--json FILE] [--keep]
+cargo xtask crash [--backend sqlite|redis|postgres] [--jobs N] [--kills K] [--server-kills S] [--zombies Z] [--everysec]
+                  [--effects] [--seed S] [--json FILE] [--keep]
     Workers and dispatchers as processes of their own, release builds, killed and frozen K times (12) at random and at
-    named points while they run N jobs (3,000); then every job is accounted for. Fails when one was lost, ended twice, or
-    a verdict was believed that came too late. --keep leaves the data and all that the processes said. See crash/README.md.
+    named points while they run N jobs (3,000), and the engine's private server killed S times; then every job is accounted
+    for. Fails when one was lost, ended twice, or a verdict was believed that came too late. --everysec: Redis writes its
+    file once a second. --effects: each handler writes a row in the transaction that completes its job (Postgres). --keep
+    leaves the data and all that the processes said. See crash/README.md.
 
 cargo xtask help
     This.

@@ -5,14 +5,14 @@ use anyhow::{Result, bail, ensure};
 use crate::counts::{self, Counts};
 use crate::{crash, examples, run, servers, sim};
 
-/// Runs tests, doc tests, examples, the simulator and a crash run; a failure in one does not keep the others from running.
+/// Runs tests, doc tests, examples, the simulator and crash runs; a failure in one does not keep the others from running.
 pub(crate) fn test(long: bool) -> Result<()> {
     let parts = [
         ("tests", tests(long)?),
         ("doc tests", doc_tests()?),
         ("examples", examples::run_all()?),
         ("simulator", sim::of_every_change(long)),
-        ("crash run", crash::short()?),
+        ("crash runs", crash::short()?),
     ];
     let mut total = Counts::default();
     println!();

@@ -1,9 +1,12 @@
-with picked as (
-    select l.ctid as at from bare.live l where l.queue = 'mail' and l.line = 0 and l.session is null
-    order by l.rank, l.seq limit $2 for no key update skip locked
-), took as (
-    update bare.live l set session = $1, nonce = $1, since = (extract(epoch from clock_timestamp()) * 1000)::bigint,
-        until = (extract(epoch from clock_timestamp()) * 1000)::bigint + 30000, started = true, epoch = l.epoch + 1
-    from picked p where l.ctid = p.at returning l.id, l.seq, l.epoch
+with taken as materialized (
+    select j.seq, j.id, j.payload from bare.job j
+    where j.queue = 'mail' and j.rank = 4 and j.fresh and j.seq > coalesce((
+        select s.last from bare.span s where s.queue = 'mail' and s.rank = 4 order by s.first desc limit 1
+    ), 0)
+    order by j.seq limit $2
+), leased as (
+    insert into bare.span (first, last, since, until, check_at, session, nonce, rank, queue)
+    select min(t.seq), max(t.seq), 0, (extract(epoch from clock_timestamp()) * 1000)::bigint + 30000, 0, $1, $1, 4, 'mail'
+    from taken t having count(*) > 0
 )
-select t.id, t.seq, t.epoch, j.payload from took t join bare.job j on j.queue = 'mail' and j.id = t.id order by t.seq
+select t.id, t.seq, t.payload from taken t order by t.seq

@@ -1,8 +1,13 @@
-with gone as (
-    delete from bare.live l using unnest($1::bigint[], $2::integer[]) s (seq, epoch)
-    where l.queue = 'mail' and l.line = 0 and l.rank = 4 and l.seq = s.seq and l.epoch = s.epoch and l.nonce = $3
-    returning l.id, l.epoch, l.nonce
+with held as (
+    select j.id from unnest($1::bigint[]) u (seq)
+    join bare.job j on j.queue = 'mail' and j.rank = 4 and j.seq = u.seq and j.fresh
+    cross join lateral (
+        select s.nonce, s.last from bare.span s where s.queue = 'mail' and s.rank = 4 and s.first <= u.seq
+        order by s.first desc limit 1
+    ) p
+    where p.nonce = $2 and p.last >= u.seq
+    for no key update of j
 )
 insert into bare.done (seq, at, id, settled_by, epoch, generation, state, attempts, lost, queue)
-select nextval('bare.entry'), (extract(epoch from clock_timestamp()) * 1000)::bigint, id, nonce, epoch, 0, 4, 1, 0, 'mail'
-from gone
+select nextval('bare.entry'), (extract(epoch from clock_timestamp()) * 1000)::bigint, id, $2, 1, 0, 4, 1, 0, 'mail'
+from held

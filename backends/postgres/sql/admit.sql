@@ -71,7 +71,8 @@ begin
     end if;
     if fresh then
         insert into @schema@.live values (r.*);
-        update @schema@.job j set line = r.line, rank = r.rank, seq = r.seq where j.queue = r.queue and j.id = r.id;
+        update @schema@.job j set line = r.line, rank = r.rank, seq = r.seq, fresh = false
+            where j.queue = r.queue and j.id = r.id;
     else
         perform @schema@.place_at(was, r);
     end if;
@@ -182,7 +183,7 @@ begin
             update @schema@.live l set line = 0, rank = 9 - p.priority, seq = p.seq, why = null
             from placed p where l.ctid = p.at returning l.id, l.rank, l.seq
         ), pointed as (
-            update @schema@.job j set line = 0, rank = e.rank, seq = e.seq from entered e
+            update @schema@.job j set line = 0, rank = e.rank, seq = e.seq, fresh = false from entered e
             where j.queue = q and j.id = e.id returning 1
         )
         select count(*) into n from pointed;

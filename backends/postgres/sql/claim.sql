@@ -1,9 +1,10 @@
 -- Claim: Ready to Running, in place. Rows are locked within the ordered scan (chosen first and locked afterwards, most
 -- claims of several workers would come back empty), and nobody waits for another's.
 
--- Takes jobs out of the parked lanes of a queue that these kinds can run: the heads in order, at most `want`.
-create function @schema@.parked_heads(q text, kinds text[], versions integer[], want integer)
-returns table (at tid, id uuid, rank bigint, seq bigint, flags smallint) language plpgsql as $windlass$
+-- The heads of the parked lanes of a queue that these kinds can run, behind a place: in order, at most `want` of each.
+create function @schema@.parked_heads(
+    q text, kinds text[], versions integer[], after_rank bigint, after_seq bigint, want integer
+) returns table (at tid, id uuid, rank bigint, seq bigint, flags smallint) language plpgsql as $windlass$
 #variable_conflict use_column
 declare
     k record;
@@ -20,101 +21,222 @@ begin
             return query
                 select l.ctid, l.id, l.rank, l.seq, l.flags from @schema@.live l
                 where l.queue = q and l.line = 2 and l.lane = k.kind and l.reader = v and l.session is null
+                    and (l.rank, l.seq) > (after_rank, after_seq)
                 order by l.rank, l.seq limit want for no key update skip locked;
         end loop;
     end loop;
 end
 $windlass$;
 
--- One queue's share of a claim: the rows to take, in order, and (by parking what these kinds cannot run) none of the others.
--- Returns their places, how much of the bound on parking is left, and whether there is more behind them.
+-- Takes from `live` what stands between two places: at most `want` jobs, in order. What these kinds cannot run is parked.
+-- `latest` is the place that was come to, null when there was nothing.
+create function @schema@.pick_live(
+    q text, kinds text[], versions integer[], after_rank bigint, after_seq bigint, to_rank bigint, to_seq bigint,
+    want integer, has_parked boolean,
+    out places tid[], out parked integer, out looked integer, out latest bigint[], out has_keys boolean
+) language plpgsql as $windlass$
+declare
+    strange uuid[];
+begin
+    if not has_parked then
+        select count(*), array_agg(c.at order by c.rank, c.seq) filter (where c.runs),
+            array_agg(c.id order by c.rank, c.seq) filter (where not c.runs), max(array[c.rank, c.seq]),
+            coalesce(bool_or(c.flags & 8 <> 0), false)
+        into looked, places, strange, latest, has_keys
+        from (
+            select p.at, p.rank, p.seq, p.id, p.flags,
+                coalesce(j.min_reader <= versions[array_position(kinds, j.kind)], false) as runs
+            from (
+                select l.ctid as at, l.id, l.rank, l.seq, l.flags from @schema@.live l
+                where l.queue = q and l.line = 0 and l.session is null
+                    and (l.rank, l.seq) > (after_rank, after_seq) and (l.rank, l.seq) < (to_rank, to_seq)
+                order by l.rank, l.seq limit want for no key update skip locked
+            ) p join @schema@.job j on j.queue = q and j.id = p.id
+        ) c;
+    else
+        -- What was moved aside keeps its place in line.
+        select count(*), array_agg(c.at order by c.rank, c.seq) filter (where c.runs),
+            array_agg(c.id order by c.rank, c.seq) filter (where not c.runs), max(array[c.rank, c.seq]),
+            coalesce(bool_or(c.flags & 8 <> 0), false)
+        into looked, places, strange, latest, has_keys
+        from (
+            select m.at, m.rank, m.seq, m.id, m.flags,
+                coalesce(j.min_reader <= versions[array_position(kinds, j.kind)], false) as runs
+            from (
+                select * from (
+                    select * from (
+                        select l.ctid as at, l.id, l.rank, l.seq, l.flags from @schema@.live l
+                        where l.queue = q and l.line = 0 and l.session is null
+                            and (l.rank, l.seq) > (after_rank, after_seq) and (l.rank, l.seq) < (to_rank, to_seq)
+                        order by l.rank, l.seq limit want for no key update skip locked
+                    ) ready
+                    union all
+                    select h.at, h.id, h.rank, h.seq, h.flags
+                    from @schema@.parked_heads(q, kinds, versions, after_rank, after_seq, want) h
+                    where (h.rank, h.seq) < (to_rank, to_seq)
+                ) both_lines
+                order by rank, seq limit want
+            ) m join @schema@.job j on j.queue = q and j.id = m.id
+        ) c;
+    end if;
+    places := coalesce(places, '{}');
+    parked := coalesce(cardinality(strange), 0);
+    if parked > 0 then
+        perform @schema@.park(q, strange);
+    end if;
+end
+$windlass$;
+
+-- Takes fresh jobs of one rank between two entries: at most `want`, in order. What these kinds cannot run is parked. `latest`
+-- is the entry that was come to, null when there was none; `ahead_from` the first job of those beyond `starts`.
+create function @schema@.pick_fresh(
+    q text, kinds text[], versions integer[], of_rank bigint, after_seq bigint, to_seq bigint, want integer, starts integer,
+    out n integer, out parked integer, out latest bigint, out ahead_from bigint
+) language plpgsql as $windlass$
+declare
+    strange uuid[];
+begin
+    select count(*) filter (where c.runs), max(c.seq), array_agg(c.id) filter (where not c.runs)
+    into n, latest, strange
+    from (
+        select j.seq, j.id, coalesce(j.min_reader <= versions[array_position(kinds, j.kind)], false) as runs
+        from @schema@.job j
+        where j.queue = q and j.rank = of_rank and j.fresh and j.seq > after_seq and j.seq < to_seq
+        order by j.seq limit want
+    ) c;
+    parked := coalesce(cardinality(strange), 0);
+    if parked > 0 then
+        perform @schema@.park_fresh(q, strange);
+    end if;
+    if n > starts then
+        select j.seq into ahead_from from @schema@.job j
+            where j.queue = q and j.rank = of_rank and j.fresh and j.seq > after_seq
+            order by j.seq offset greatest(starts, 0) limit 1;
+    end if;
+end
+$windlass$;
+
+-- One queue's share of a claim, in order of place: by turns what stands in `live` in front of the next fresh job, and the
+-- fresh jobs in front of the next one in `live`. Of `live` the rows are returned, and whether each starts at once; of the
+-- fresh, the stretches. What these kinds cannot run is parked: `aside` is how much of the bound on that is left. `before`
+-- jobs were taken already, of `at_once` that start. Without the lane no fresh job is taken. `more` says whether there is
+-- more behind.
 create function @schema@.pick(
-    q text, kinds text[], versions integer[], want integer, inout aside integer, out places tid[], out more boolean,
+    q text, kinds text[], versions integer[], want integer, before integer, at_once integer, has_lane boolean,
+    inout aside integer, out stretches @schema@.stretch[], out places tid[], out starts boolean[], out more boolean,
     out has_keys boolean
 ) language plpgsql as $windlass$
 declare
     has_parked boolean;
-    picked integer;
-    known tid[];
-    strange uuid[];
-    wanted integer;
-    last_rank bigint := -1;
-    last_seq bigint := 0;
-    latest bigint[];
+    has_line boolean;
+    ranks bigint[] := '{}';
+    passed bigint[];
+    heads bigint[];
+    nth integer := 1;
+    head bigint;
+    t @schema@.stretch;
+    live record;
+    fresh record;
+    open bigint;
+    looked boolean := false;
+    taken integer := before;
+    floor_rank bigint := -1;
+    floor_seq bigint := 0;
+    to_rank bigint;
+    to_seq bigint;
+    room integer;
 begin
+    stretches := '{}';
     places := '{}';
-    more := false;
+    starts := '{}';
+    more := not has_lane;
     has_keys := false;
+    want := want + before;
     perform 1 from @schema@.live l where l.queue = q and l.line = 2 and l.lane = any (kinds) and l.session is null limit 1;
     has_parked := found;
+    perform 1 from @schema@.live l where l.queue = q and l.line = 0 and l.session is null limit 1;
+    has_line := found or has_parked;
+    if has_lane then
+        select array_agg(h.rank order by h.rank), array_agg(h.passed order by h.rank), array_agg(h.head order by h.rank)
+            into ranks, passed, heads from @schema@.fresh_heads(q) h;
+        ranks := coalesce(ranks, '{}');
+        select o.last_value into open from @schema@.gate_open o;
+    end if;
     loop
-        wanted := want - cardinality(places);
-        if wanted <= 0 then
-            -- From the last one on: not through those that were just taken.
-            more := exists (
+        -- The next fresh job that may be taken.
+        head := null;
+        while nth <= cardinality(ranks) loop
+            head := heads[nth];
+            if head is null then
+                select j.seq into head from @schema@.job j
+                    where j.queue = q and j.rank = ranks[nth] and j.fresh and j.seq > passed[nth] order by j.seq limit 1;
+                heads[nth] := head;
+            end if;
+            if head > open and not looked then
+                looked := true;
+                open := @schema@.decided(e.last_value) from @schema@.entry e;
+            end if;
+            exit when head <= open;
+            more := more or head is not null;
+            head := null;
+            nth := nth + 1;
+        end loop;
+        if taken >= want or aside <= 0 then
+            more := more or head is not null or aside <= 0 or (has_line and (has_parked or exists (
                 select from @schema@.live l
-                where l.queue = q and l.line = 0 and (l.rank, l.seq) > (last_rank, last_seq) and l.session is null
-            ) or has_parked;
+                where l.queue = q and l.line = 0 and (l.rank, l.seq) > (floor_rank, floor_seq) and l.session is null
+            )));
             return;
         end if;
-        if not has_parked then
-            select count(*), array_agg(c.at order by c.rank, c.seq) filter (where c.runs),
-                array_agg(c.id order by c.rank, c.seq) filter (where not c.runs), max(array[c.rank, c.seq]),
-                has_keys or coalesce(bool_or(c.flags & 8 <> 0), false)
-            into picked, known, strange, latest, has_keys
-            from (
-                select p.at, p.rank, p.seq, p.id, p.flags,
-                    coalesce(j.min_reader <= versions[array_position(kinds, j.kind)], false) as runs
-                from (
-                    select l.ctid as at, l.id, l.rank, l.seq, l.flags from @schema@.live l
-                    where l.queue = q and l.line = 0 and l.session is null
-                        and (cardinality(places) = 0 or l.ctid <> all (places))
-                    order by l.rank, l.seq limit wanted for no key update skip locked
-                ) p join @schema@.job j on j.queue = q and j.id = p.id
-            ) c;
-        else
-            -- What was moved aside keeps its place in line.
-            select count(*), array_agg(c.at order by c.rank, c.seq) filter (where c.runs),
-                array_agg(c.id order by c.rank, c.seq) filter (where not c.runs), max(array[c.rank, c.seq]),
-                has_keys or coalesce(bool_or(c.flags & 8 <> 0), false)
-            into picked, known, strange, latest, has_keys
-            from (
-                select m.at, m.rank, m.seq, m.id, m.flags,
-                    coalesce(j.min_reader <= versions[array_position(kinds, j.kind)], false) as runs
-                from (
-                    select * from (
-                        select * from (
-                            select l.ctid as at, l.id, l.rank, l.seq, l.flags from @schema@.live l
-                            where l.queue = q and l.line = 0 and l.session is null
-                                and (cardinality(places) = 0 or l.ctid <> all (places))
-                            order by l.rank, l.seq limit wanted for no key update skip locked
-                        ) ready
-                        union all
-                        select h.at, h.id, h.rank, h.seq, h.flags
-                        from @schema@.parked_heads(q, kinds, versions, want) h where h.at <> all (places)
-                    ) both_lines
-                    order by rank, seq limit wanted
-                ) m join @schema@.job j on j.queue = q and j.id = m.id
-            ) c;
+        if has_line then
+            to_rank := coalesce(ranks[nth], 99);
+            to_seq := coalesce(head, 0);
+            room := least(want - taken, aside);
+            select p.* into live from @schema@.pick_live(q, kinds, versions, floor_rank, floor_seq, to_rank, to_seq, room,
+                has_parked) p;
+            places := places || live.places;
+            starts := starts || array(select taken + g <= at_once from generate_series(1, cardinality(live.places)) g);
+            taken := taken + cardinality(live.places);
+            aside := aside - live.parked;
+            has_keys := has_keys or live.has_keys;
+            if live.looked >= room then
+                floor_rank := live.latest[1];
+                floor_seq := live.latest[2];
+                continue;
+            end if;
+            floor_rank := to_rank;
+            floor_seq := to_seq;
         end if;
-        places := places || coalesce(known, '{}');
-        if latest is not null then
-            last_rank := latest[1];
-            last_seq := latest[2];
-        end if;
-        if strange is null then
-            continue when picked >= wanted;
+        if head is null then
             return;
         end if;
-        strange := strange[1:aside];
-        perform @schema@.park(q, strange);
-        aside := aside - cardinality(strange);
-        if aside <= 0 then
-            more := true;
-            return;
+        to_seq := open + 1;
+        if has_line then
+            -- Up to the next one in `live`, if that has this rank.
+            select least(to_seq, min(n.place)) into to_seq from (
+                (select l.seq as place from @schema@.live l
+                where l.queue = q and l.line = 0 and l.rank = ranks[nth] and l.seq > head and l.session is null
+                order by l.seq limit 1)
+                union all
+                select h.seq from @schema@.parked_heads(q, kinds, versions, ranks[nth], head, 1) h
+                where has_parked and h.rank = ranks[nth]
+            ) n;
         end if;
-        continue when picked >= wanted or cardinality(places) >= want;
-        return;
+        select p.* into fresh from @schema@.pick_fresh(q, kinds, versions, ranks[nth], passed[nth], to_seq,
+            least(want - taken, aside), at_once - taken) p;
+        t := stretches[cardinality(stretches)];
+        if t.rank is distinct from ranks[nth] then
+            t := row (q, ranks[nth], passed[nth] + 1, 0, null, 0)::@schema@.stretch;
+            stretches := stretches || t;
+        end if;
+        t.last := fresh.latest;
+        t.ahead_from := coalesce(t.ahead_from, fresh.ahead_from);
+        t.n := t.n + fresh.n;
+        stretches[cardinality(stretches)] := t;
+        taken := taken + fresh.n;
+        aside := aside - fresh.parked;
+        passed[nth] := fresh.latest;
+        heads[nth] := null;
     end loop;
 end
 $windlass$;
@@ -128,7 +250,7 @@ create function @schema@.park(q text, ids uuid[]) returns void language sql as $
             and l.queue = j.queue and l.line = j.line and l.rank = j.rank and l.seq = j.seq and l.id = j.id
         returning l.id
     )
-    update @schema@.job j set line = 2 from moved_aside m where j.queue = q and j.id = m.id
+    update @schema@.job j set line = 2, fresh = false from moved_aside m where j.queue = q and j.id = m.id
 $windlass$;
 
 -- Of the rows that a claim is about to take, those whose key (one that is free at the start) nobody is at just now. A push of
@@ -177,9 +299,13 @@ create function @schema@.claim(
 declare
     clock bigint := @schema@.tick(at_ms);
     q text;
-    places tid[];
+    p record;
     first tid;
-    all_places tid[] := '{}';
+    places tid[] := '{}';
+    starts boolean[] := '{}';
+    stretches @schema@.stretch[] := '{}';
+    has_lane boolean;
+    waited boolean := false;
     taken integer := 0;
     aside integer := 1000;
     promotable integer := 1000;
@@ -207,13 +333,26 @@ begin
                 suspects := false;
                 has_keys := true;
                 taken := taken + 1;
-                all_places := all_places || first;
+                places := places || first;
+                starts := starts || true;
             end if;
         end if;
-        select p.aside, p.places, has_more or p.more, has_keys or p.has_keys into aside, places, has_more, has_keys
-            from @schema@.pick(q, kinds, versions, at_once + ahead - taken, aside) p;
-        all_places := all_places || places;
-        taken := taken + cardinality(places);
+        -- One at a time moves a queue's cursors. Nobody waits for a second lane while holding one.
+        if not waited then
+            perform pg_advisory_xact_lock(@schema@.lane_of(q));
+            has_lane := true;
+            waited := true;
+        else
+            has_lane := pg_try_advisory_xact_lock(@schema@.lane_of(q));
+        end if;
+        select k.* into p from @schema@.pick(q, kinds, versions, at_once + ahead - taken, taken, at_once, has_lane, aside) k;
+        aside := p.aside;
+        has_more := has_more or p.more;
+        has_keys := has_keys or p.has_keys;
+        places := places || p.places;
+        starts := starts || p.starts;
+        stretches := stretches || p.stretches;
+        taken := taken + cardinality(p.places) + coalesce((select sum(t.n) from unnest(p.stretches) t), 0)::integer;
         due := null;
         select l.rank into due from @schema@.live l where l.queue = q and l.line = 3 order by l.rank, l.seq limit 1;
         wake := least(wake, due);
@@ -222,23 +361,47 @@ begin
         null::smallint, null::integer, null::bigint, null::bigint, null::boolean, null::boolean, null::text, null::bytea,
         null::bigint, null::integer, null::integer, null::smallint, null::smallint, null::smallint, null::text;
     if has_keys then
-        all_places := @schema@.startable(all_places);
+        select array_agg(u.at order by u.n), array_agg(u.begins order by u.n) into places, starts
+            from unnest(places, starts) with ordinality u (at, begins, n)
+            where u.at = any (@schema@.startable(places));
     end if;
-    if cardinality(all_places) = 0 then
+    if cardinality(stretches) > 0 then
+        insert into @schema@.span (first, last, ahead_from, since, until, check_at, session, nonce, rank, queue)
+        select t.first, t.last, t.ahead_from, clock, @schema@.after(clock, lease_ms), @schema@.after(clock, lease_ms),
+            in_session, in_nonce, t.rank, t.queue
+        from unnest(stretches) t;
+        insert into @schema@.moved (n, gone, came, queue)
+        select sum(t.n), 2, 3, t.queue from unnest(stretches) t group by t.queue having sum(t.n) > 0;
+        if coalesce(cardinality(places), 0) = 0 then
+            return query
+            select null::smallint[], null::bigint, null::boolean, null::bigint, j.queue, j.id, 1,
+                (7::bigint << 60) | (j.rank << 56) | j.seq, 0::smallint, 0::smallint, 0, j.created_at, j.deadline,
+                coalesce(j.seq >= t.ahead_from, false), false, j.kind, j.payload, j.timeout_ms, j.version, j.min_reader,
+                j.max_attempts, j.codec, j.priority, j.extras::text
+            from unnest(stretches) with ordinality t (queue, rank, first, last, ahead_from, n, ord)
+            join lateral (
+                select b.* from @schema@.job b
+                where b.queue = t.queue and b.rank = t.rank and b.fresh and b.seq between t.first and t.last
+                order by b.seq
+            ) j on true;
+            return;
+        end if;
+    end if;
+    if coalesce(cardinality(places), 0) = 0 then
         return;
     end if;
     return query
     with took as (
         update @schema@.live l
         set session = in_session, nonce = in_nonce, since = clock, until = @schema@.after(clock, lease_ms),
-            started = u.ord <= at_once, epoch = l.epoch + 1, settled_by = null
-        from unnest(all_places) with ordinality u (at, ord)
+            started = u.begins, epoch = l.epoch + 1, settled_by = null
+        from unnest(places, starts) u (at, begins)
         where l.ctid = u.at
-        returning u.ord, l.queue, l.id, l.epoch, l.attempts, l.lost, l.generation, l.flags,
+        returning u.begins, l.queue, l.id, l.epoch, l.attempts, l.lost, l.generation, l.flags, l.line, l.rank, l.seq,
             (l.line::bigint << 60) | (l.rank << 56) | l.seq as handle
     ), leased as (
         insert into @schema@.lease (check_at, session, nonce, queue, handles)
-        select @schema@.after(clock, lease_ms), in_session, in_nonce, t.queue, array_agg(t.handle order by t.ord)
+        select @schema@.after(clock, lease_ms), in_session, in_nonce, t.queue, array_agg(t.handle order by t.handle)
         from took t group by t.queue
     ), counted as (
         insert into @schema@.moved (n, gone, came, queue) select count(*), 2, 3, t.queue from took t group by t.queue
@@ -247,12 +410,22 @@ begin
         delete from @schema@.key y using took t, @schema@.job j
         where t.flags & 8 <> 0 and j.queue = t.queue and j.id = t.id
             and y.queue = j.queue and y.key = j.extras -> 'unique' ->> 'key' and y.holder = t.id
+    ), taken_all as (
+        select t.queue, t.id, t.epoch, t.handle, t.attempts, t.lost, t.generation, not t.begins as is_ahead,
+            t.flags & 4 <> 0 as suspect, t.line, t.rank, t.seq
+        from took t
+        union all
+        select t.queue, b.id, 1, (7::bigint << 60) | (b.rank << 56) | b.seq, 0::smallint, 0::smallint, 0,
+            coalesce(b.seq >= t.ahead_from, false), false, 0::smallint, b.rank, b.seq
+        from unnest(stretches) t
+        join @schema@.job b
+            on b.queue = t.queue and b.rank = t.rank and b.fresh and b.seq >= t.first and b.seq <= t.last
     )
     select null::smallint[], null::bigint, null::boolean, null::bigint, t.queue, t.id, t.epoch, t.handle, t.attempts, t.lost,
-        t.generation, j.created_at, j.deadline, t.ord > at_once, t.flags & 4 <> 0, j.kind, j.payload, j.timeout_ms, j.version,
+        t.generation, j.created_at, j.deadline, t.is_ahead, t.suspect, j.kind, j.payload, j.timeout_ms, j.version,
         j.min_reader, j.max_attempts, j.codec, j.priority, j.extras::text
-    from took t join @schema@.job j on j.queue = t.queue and j.id = t.id
-    order by t.ord;
+    from taken_all t join @schema@.job j on j.queue = t.queue and j.id = t.id
+    order by array_position(queues, t.queue), t.line <> 1, t.rank, t.seq;
 end
 $windlass$;
 

@@ -38,9 +38,20 @@ create function @schema@.state_of(line smallint, session uuid) returns smallint 
     select case when session is not null then 3 when line <= 2 then 2 when line = 3 then 1 else 0 end::smallint
 $windlass$;
 
+-- The last entry of a queue and rank that a claim of fresh jobs has come to: the end of the newest span.
+create function @schema@.passed(q text, r bigint) returns bigint language sql stable as $windlass$
+    select coalesce((
+        select s.last from @schema@.span s where s.queue = q and s.rank = r order by s.first desc limit 1
+    ), 0)
+$windlass$;
+
 -- The state of a job; null when it is not stored.
 create function @schema@.state_at(q text, i uuid) returns smallint language sql stable as $windlass$
-    select coalesce(d.state, @schema@.state_of(l.line, l.session))
+    select case
+        when d.id is not null then d.state
+        when l.id is not null then @schema@.state_of(l.line, l.session)
+        when j.fresh then case when @schema@.passed(j.queue, j.rank) >= j.seq then 3 else 2 end
+    end::smallint
     from @schema@.job j
     left join @schema@.done d on d.queue = j.queue and d.id = j.id
     left join @schema@.live l
@@ -48,12 +59,15 @@ create function @schema@.state_at(q text, i uuid) returns smallint language sql 
     where j.queue = q and j.id = i
 $windlass$;
 
--- Locks the row of a job that has not finished and returns it; nulls when there is none.
+-- Locks the row of a job that has not finished and returns it; nulls when there is none. A fresh job is given one, unless
+-- `as_it_is`.
 --
 -- The pointer in `job` is read without a lock, so a row that moves meanwhile is looked for again.
-create function @schema@.hold(q text, i uuid) returns @schema@.live language plpgsql as $windlass$
+create function @schema@.hold(q text, i uuid, as_it_is boolean default false) returns @schema@.live
+language plpgsql as $windlass$
 declare
     r @schema@.live;
+    is_fresh boolean;
 begin
     for attempt in 1 .. 1000 loop
         select l.* into r
@@ -65,10 +79,13 @@ begin
         if found then
             return r;
         end if;
-        perform 1 from @schema@.job j where j.queue = q and j.id = i
+        select j.fresh into is_fresh from @schema@.job j where j.queue = q and j.id = i
             and not exists (select from @schema@.done d where d.queue = q and d.id = i);
-        if not found then
+        if not found or (is_fresh and as_it_is) then
             return null;
+        end if;
+        if is_fresh and @schema@.materialise(q, array[i], null, false) = 0 then
+            perform @schema@.set_out(q, i);
         end if;
     end loop;
     raise exception 'job %/% has no row in live', q, i using errcode = 'WL009';
@@ -85,7 +102,8 @@ begin
         reader = r.reader, lane = r.lane
     where l.queue = was.queue and l.line = was.line and l.rank = was.rank and l.seq = was.seq and l.id = was.id;
     if (was.line, was.rank, was.seq) is distinct from (r.line, r.rank, r.seq) then
-        update @schema@.job j set line = r.line, rank = r.rank, seq = r.seq where j.queue = r.queue and j.id = r.id;
+        update @schema@.job j set line = r.line, rank = r.rank, seq = r.seq, fresh = false
+            where j.queue = r.queue and j.id = r.id;
     end if;
 end
 $windlass$;

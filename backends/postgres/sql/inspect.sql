@@ -2,18 +2,30 @@
 
 -- Everything that is stored of a job, in one snapshot.
 create view @schema@.record as
-select j.queue, j.id, coalesce(d.state, @schema@.state_of(l.line, l.session)) as state,
+select j.queue, j.id,
+    case
+        when d.id is not null then d.state
+        when l.id is not null then @schema@.state_of(l.line, l.session)
+        when j.fresh then case when p.nonce is null then 2 else 3 end
+    end::smallint as state,
     j.kind, j.payload, j.timeout_ms, j.version, j.min_reader, j.max_attempts, j.codec, j.priority, j.extras,
     j.created_at, j.deadline,
-    coalesce(d.attempts, l.attempts) as attempts, coalesce(d.lost, l.lost) as lost,
-    coalesce(d.generation, l.generation) as generation, coalesce(d.epoch, l.epoch) as epoch,
-    l.line, l.rank, l.waits, l.why, l.session, l.since, l.until, l.started, coalesce(l.cancel, false) as cancel,
+    coalesce(d.attempts, l.attempts, 0::smallint) as attempts, coalesce(d.lost, l.lost, 0::smallint) as lost,
+    coalesce(d.generation, l.generation, 0) as generation,
+    coalesce(d.epoch, l.epoch, case when p.nonce is null then 0 else 1 end) as epoch,
+    coalesce(l.line, 0::smallint) as line, l.rank, l.waits, l.why, coalesce(l.session, p.session) as session,
+    coalesce(l.since, p.since) as since, coalesce(l.until, p.until) as until,
+    coalesce(l.started, p.ahead_from is null or j.seq < p.ahead_from) as started, coalesce(l.cancel, false) as cancel,
     d.at, d.output, d.reason, d.dead_reason, d.superseded_by,
     x.error, x.panicked, x.percent, x.note, x.log
 from @schema@.job j
 left join @schema@.done d on d.queue = j.queue and d.id = j.id
 left join @schema@.live l
     on l.queue = j.queue and l.line = j.line and l.rank = j.rank and l.seq = j.seq and l.id = j.id and d.id is null
+left join lateral (
+    select s.* from @schema@.span s where s.queue = j.queue and s.rank = j.rank and s.first <= j.seq
+    order by s.first desc limit 1
+) p on p.last >= j.seq and j.fresh and d.id is null and l.id is null
 left join @schema@.detail x on x.queue = j.queue and x.id = j.id;
 
 create function @schema@.get(at_ms bigint, q text, i uuid) returns setof @schema@.record
@@ -116,7 +128,9 @@ begin
     end if;
     foreach q in array queues loop
         continue when exists (select from @schema@.pause p where p.queue = q and p.paused);
-        if exists (select from @schema@.live l where l.queue = q and l.line = 0 and l.session is null) then
+        if exists (select from @schema@.fresh_heads(q))
+            or exists (select from @schema@.live l where l.queue = q and l.line = 0 and l.session is null)
+        then
             return 1;
         end if;
         perform 1 from (

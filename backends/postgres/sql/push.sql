@@ -49,6 +49,20 @@ begin
 end
 $windlass$;
 
+-- Whether a job that is stored has a row in neither `live` nor `done`.
+create function @schema@.is_fresh(q text, i uuid) returns boolean language plpgsql as $windlass$
+begin
+    return exists (
+        select from @schema@.job j where j.queue = q and j.id = i and j.fresh
+            and not exists (select from @schema@.done d where d.queue = q and d.id = i)
+            and not exists (
+                select from @schema@.live l
+                where l.queue = q and l.line = j.line and l.rank = j.rank and l.seq = j.seq and l.id = i
+            )
+    );
+end
+$windlass$;
+
 -- Locks a job's row in `live` or `done` so that it cannot leave it. Claims and beats are not held up.
 create function @schema@.lock_parent(q text, i uuid) returns void language plpgsql as $windlass$
 begin
@@ -60,8 +74,9 @@ begin
         exit when found;
         perform 1 from @schema@.done d where d.queue = q and d.id = i for key share;
         exit when found;
-        perform 1 from @schema@.job j where j.queue = q and j.id = i;
-        exit when not found;
+        -- A fresh one: nobody ends it or gives it a row without a lock on this.
+        perform 1 from @schema@.job j where j.queue = q and j.id = i for share;
+        exit when not found or @schema@.is_fresh(q, i);
     end loop;
 end
 $windlass$;
@@ -70,9 +85,9 @@ $windlass$;
 create function @schema@.store(d @schema@.draft, now_ms bigint) returns boolean language plpgsql as $windlass$
 begin
     insert into @schema@.job (seq, rank, created_at, deadline, id, timeout_ms, version, min_reader, max_attempts, line,
-        codec, priority, queue, kind, payload, extras)
+        codec, priority, fresh, queue, kind, payload, extras)
     values (0, 0, now_ms, @schema@.deadline_of(d.extras, now_ms), d.id, d.timeout_ms, d.version, d.min_reader,
-        d.max_attempts, -1, d.codec, d.priority, d.queue, d.kind, d.payload, d.extras)
+        d.max_attempts, -1, d.codec, d.priority, false, d.queue, d.kind, d.payload, d.extras)
     on conflict do nothing;
     return found;
 end
@@ -137,7 +152,8 @@ begin
         where j.queue = r.queue and j.id = r.id and y.queue = r.queue and y.key = j.extras -> 'unique' ->> 'key';
     if fresh then
         insert into @schema@.live values (r.*);
-        update @schema@.job j set line = r.line, rank = r.rank, seq = r.seq where j.queue = r.queue and j.id = r.id;
+        update @schema@.job j set line = r.line, rank = r.rank, seq = r.seq, fresh = false
+            where j.queue = r.queue and j.id = r.id;
         insert into @schema@.moved (n, gone, came, queue) values (1, null, 0, r.queue);
     else
         perform @schema@.place_at(was, r);
@@ -153,7 +169,8 @@ begin
     r.line := 7;
     r.due := due_at;
     insert into @schema@.live values (r.*);
-    update @schema@.job j set line = r.line, rank = r.rank, seq = r.seq where j.queue = r.queue and j.id = r.id;
+    update @schema@.job j set line = r.line, rank = r.rank, seq = r.seq, fresh = false
+        where j.queue = r.queue and j.id = r.id;
     insert into @schema@.moved (n, gone, came, queue) values (1, null, 0, r.queue);
 end
 $windlass$;
@@ -389,8 +406,8 @@ end
 $windlass$;
 
 -- Takes jobs in, all or none, in this order; one answer each. `mine` says whether the transaction is the caller's.
--- Jobs without key, limit and parents (flags 0) go in as one statement: two rows and two index entries each. No two of them
--- have one id: the caller marks a repeat within its batch with a flag.
+-- Jobs without key, limit and parents go in as one statement; those that are due at once are fresh, unless flag 64 says
+-- that they are to have rows in `live`. No two of them have one id: the caller marks a repeat within its batch with a flag.
 create function @schema@.push_many(
     at_ms bigint, mine boolean, forget integer,
     ids uuid[], queues text[], kinds text[], payloads bytea[], timeouts bigint[], versions integer[], readers integer[],
@@ -402,11 +419,18 @@ declare
     now_ms bigint := @schema@.tick(at_ms);
     drafts @schema@.draft[];
     d @schema@.draft;
+    as_fresh boolean := not 64 = any (flags);
 begin
     if cardinality(ids) = 0 then
         return;
     end if;
-    if not mine and not exists (select from unnest(flags) f where f <> 0) then
+    if not mine and not exists (select from unnest(flags) f where f & ~64 <> 0) then
+        if as_fresh then
+            perform @schema@.enter_gate();
+            -- Nobody's open transaction with one of these ids may keep this one in the gate: it fails, and is sent again
+            -- with flag 64.
+            perform set_config('lock_timeout', '100ms', true);
+        end if;
         -- Without ON CONFLICT, whose second record for each row is a twentieth of a job's WAL: of two pushes of one id at the
         -- same time the later fails as a whole, is sent again and sees the id.
         return query
@@ -421,16 +445,17 @@ begin
                     due_at, extras, ord)
         ), stored as (
             insert into @schema@.job as j (seq, rank, created_at, deadline, id, timeout_ms, version, min_reader,
-                max_attempts, line, codec, priority, queue, kind, payload, extras)
+                max_attempts, line, codec, priority, fresh, queue, kind, payload, extras)
             select i.seq, case when i.due > now_ms then i.due else 9 - i.priority end, now_ms,
                 @schema@.deadline_of(i.extras::jsonb, now_ms), i.id, i.timeout_ms, i.version, i.min_reader,
-                i.max_attempts, case when i.due > now_ms then 3 else 0 end, i.codec, i.priority, i.queue, i.kind, i.payload,
-                i.extras::jsonb
+                i.max_attempts, case when i.due > now_ms then 3 else 0 end, i.codec, i.priority,
+                as_fresh and i.due <= now_ms, i.queue, i.kind, i.payload, i.extras::jsonb
             from input i where i.is_new
-            returning j.seq, j.rank, j.id, j.line, j.queue
+            returning j.seq, j.rank, j.id, j.line, j.fresh, j.queue
         ), lined as (
             insert into @schema@.live (seq, rank, id, epoch, generation, waits, line, flags, attempts, lost, queue, why)
             select s.seq, s.rank, s.id, 0, 0, 0, s.line, 0, 0, 0, s.queue, case when s.line = 3 then 1 end from stored s
+            where not s.fresh
         ), counted as (
             insert into @schema@.moved (n, gone, came, queue)
             select count(*), null, case when s.line = 3 then 1 else 2 end, s.queue from stored s group by s.queue, s.line
@@ -478,30 +503,38 @@ declare
     due_ms bigint;
     number bigint;
     place smallint;
+    as_fresh boolean;
 begin
-    if cardinality(ids) <> 1 or flags[1] <> 0 then
+    if cardinality(ids) <> 1 or flags[1] & ~64 <> 0 then
         return query select p.answer, p.other from @schema@.push_many(at_ms, mine, forget, ids, queues, kinds, payloads, timeouts,
             versions, readers, max_attempts, codecs, priorities, flags, afters, dues, extras) p;
         return;
     end if;
     now_ms := @schema@.tick(at_ms);
     due_ms := case when afters[1] is not null then @schema@.after(now_ms, afters[1]) else coalesce(dues[1], now_ms) end;
-    number := nextval('@literal@.entry');
     place := case when due_ms > now_ms then 3 else 0 end;
+    as_fresh := place = 0 and flags[1] = 0 and not mine;
+    if as_fresh then
+        perform @schema@.enter_gate();
+        perform set_config('lock_timeout', '100ms', true);
+    end if;
+    number := nextval('@literal@.entry');
     insert into @schema@.job (seq, rank, created_at, deadline, id, timeout_ms, version, min_reader, max_attempts, line, codec,
-        priority, queue, kind, payload, extras)
+        priority, fresh, queue, kind, payload, extras)
     values (number, case when place = 3 then due_ms else 9 - priorities[1] end, now_ms,
         @schema@.deadline_of(extras[1]::jsonb, now_ms), ids[1], timeouts[1], versions[1], readers[1], max_attempts[1], place,
-        codecs[1], priorities[1], queues[1], kinds[1], payloads[1], extras[1]::jsonb)
+        codecs[1], priorities[1], as_fresh, queues[1], kinds[1], payloads[1], extras[1]::jsonb)
     on conflict do nothing;
     if not found then
         answer := 1;
         return next;
         return;
     end if;
-    insert into @schema@.live (seq, rank, id, epoch, generation, waits, line, flags, attempts, lost, queue, why)
-    values (number, case when place = 3 then due_ms else 9 - priorities[1] end, ids[1], 0, 0, 0, place, 0, 0, 0, queues[1],
-        case when place = 3 then 1 end);
+    if not as_fresh then
+        insert into @schema@.live (seq, rank, id, epoch, generation, waits, line, flags, attempts, lost, queue, why)
+        values (number, case when place = 3 then due_ms else 9 - priorities[1] end, ids[1], 0, 0, 0, place, 0, 0, 0,
+            queues[1], case when place = 3 then 1 end);
+    end if;
     insert into @schema@.moved (n, gone, came, queue) values (1, null, case when place = 3 then 1 else 2 end, queues[1]);
     answer := 0;
     return next;

@@ -51,7 +51,7 @@ create function @schema@.settle_one(
     result bytea, dead smallint, now_ms bigint, forget integer
 ) returns smallint language plpgsql as $windlass$
 declare
-    r @schema@.live := @schema@.hold(q, i);
+    r @schema@.live := @schema@.hold(q, i, true);
 begin
     if r.id is null or r.session is null or r.epoch <> in_epoch or r.nonce <> in_nonce then
         return @schema@.refused(r, q, i, in_epoch, in_nonce);
@@ -81,9 +81,55 @@ begin
 end
 $windlass$;
 
+-- Completes the fresh jobs among these whose lease stands and to which nothing unusual happened: one row of `done` each, and
+-- no other. Returns their numbers.
+create function @schema@.complete_fresh(
+    now_ms bigint, forget integer,
+    queues text[], ids uuid[], epochs integer[], nonces uuid[], lines smallint[], ranks bigint[], seqs bigint[],
+    order_given integer[], plain boolean[], outputs bytea[], numbers bigint[]
+) returns integer[] language plpgsql as $windlass$
+#variable_conflict use_column
+declare
+    settled integer[];
+begin
+    perform 1
+    from unnest(queues, ids, lines, ranks, seqs, plain) s (queue, id, line, rank, seq, plain)
+    join @schema@.job j on j.queue = s.queue and j.rank = s.rank and j.seq = s.seq and j.id = s.id and j.fresh
+    where s.line = 7 and s.plain
+    for no key update of j;
+    -- A statement of its own: it sees what was done to a job while its row was waited for.
+    with good as materialized (
+        select s.* from unnest(queues, ids, epochs, nonces, lines, ranks, seqs, order_given, plain, outputs)
+            as s (queue, id, epoch, nonce, line, rank, seq, ord, plain, output)
+        cross join lateral (
+            select p.last, p.nonce from @schema@.span p where p.queue = s.queue and p.rank = s.rank and p.first <= s.seq
+            order by p.first desc limit 1
+        ) p
+        where s.line = 7 and s.plain and s.epoch = 1 and p.last >= s.seq and p.nonce = s.nonce
+            and exists (
+                select from @schema@.job j
+                where j.queue = s.queue and j.rank = s.rank and j.seq = s.seq and j.id = s.id and j.fresh
+            )
+            and not exists (select from @schema@.done d where d.queue = s.queue and d.id = s.id)
+            and not exists (
+                select from @schema@.live l
+                where l.queue = s.queue and l.line = 0 and l.rank = s.rank and l.seq = s.seq and l.id = s.id
+            )
+    ), ended as (
+        insert into @schema@.done (seq, at, id, settled_by, epoch, generation, state, attempts, lost, queue, output)
+        select numbers[g.ord], now_ms, g.id, g.nonce, 1, 0, 4, 1, 0, g.queue, g.output from good g where forget & 1 = 0
+    ), counted as (
+        insert into @schema@.moved (n, gone, came, queue)
+        select count(*), 3, case when forget & 1 = 0 then 4 end, g.queue from good g group by g.queue
+    )
+    select array_agg(g.ord) into settled from good g;
+    return settled;
+end
+$windlass$;
+
 -- The verdicts of one call: answers in the order given. `plain` marks completions that give rise to nothing and are the first
 -- for their job; those of jobs without key and limit are one statement. `lines`, `ranks` and `seqs` are the lease's handle:
--- where the row stands, never believed without id, epoch and nonce. The caller sorts by them, so that rows are locked in
+-- where the row stands (line 7 if the job was fresh), never believed without id, epoch and nonce. The caller sorts by them, so that rows are locked in
 -- one order. `drafts` ride with the verdicts numbered `riding`.
 create function @schema@.settle_all(
     now_ms bigint, forget integer,
@@ -94,6 +140,8 @@ create function @schema@.settle_all(
 #variable_conflict use_column
 declare
     answers smallint[] := array_fill(8::smallint, array[cardinality(ids)]);
+    was_fresh boolean;
+    numbers bigint[];
     settled integer[];
     parents integer[];
     v record;
@@ -104,25 +152,39 @@ begin
     if cardinality(ids) = 0 then
         return '{}';
     end if;
+    was_fresh := 7 = any (lines);
     if true = any (plain) then
-        with said as materialized (
-            select s.* from unnest(queues, ids, epochs, nonces, lines, ranks, seqs, order_given, plain, outputs)
-                as s (queue, id, epoch, nonce, line, rank, seq, ord, plain, output)
-        ), gone as (
-            delete from @schema@.live l using said s
-            where s.plain and l.queue = s.queue and l.line = s.line and l.rank = s.rank and l.seq = s.seq and l.id = s.id
-                and l.session is not null and l.epoch = s.epoch and l.nonce = s.nonce and l.flags & 3 = 0
-            returning s.ord, s.output, l.queue, l.id, l.epoch, l.generation, l.nonce, l.attempts, l.lost
-        ), ended as (
-            insert into @schema@.done (seq, at, id, settled_by, epoch, generation, state, attempts, lost, queue, output)
-            select nextval('@literal@.entry'), now_ms, g.id, g.nonce, g.epoch, g.generation, 4,
-                least(g.attempts + 1, 32767), g.lost, g.queue, g.output
-            from (select * from gone order by ord) g where forget & 1 = 0
-        ), counted as (
-            insert into @schema@.moved (n, gone, came, queue)
-            select count(*), 3, case when forget & 1 = 0 then 4 end, g.queue from gone g group by g.queue
-        )
-        select array_agg(g.ord order by g.ord) into settled from gone g;
+        numbers := array(select nextval('@literal@.entry') from generate_series(1, cardinality(ids)));
+        if was_fresh then
+            settled := @schema@.complete_fresh(now_ms, forget, queues, ids, epochs, nonces, lines, ranks, seqs, order_given,
+                plain, outputs, numbers);
+        end if;
+    end if;
+    if was_fresh and cardinality(settled) is distinct from cardinality(ids) then
+        -- Where the rows of those stand, or will stand, that have one by now.
+        lines := array(select u.line % 7 from unnest(lines) with ordinality u (line, n) order by u.n);
+    end if;
+    if true = any (plain) then
+        if cardinality(settled) is distinct from cardinality(ids) then
+            with said as materialized (
+                select s.* from unnest(queues, ids, epochs, nonces, lines, ranks, seqs, order_given, plain, outputs)
+                    as s (queue, id, epoch, nonce, line, rank, seq, ord, plain, output)
+            ), gone as (
+                delete from @schema@.live l using said s
+                where s.plain and l.queue = s.queue and l.line = s.line and l.rank = s.rank and l.seq = s.seq and l.id = s.id
+                    and l.session is not null and l.epoch = s.epoch and l.nonce = s.nonce and l.flags & 3 = 0
+                returning s.ord, s.output, l.queue, l.id, l.epoch, l.generation, l.nonce, l.attempts, l.lost
+            ), ended as (
+                insert into @schema@.done (seq, at, id, settled_by, epoch, generation, state, attempts, lost, queue, output)
+                select numbers[g.ord], now_ms, g.id, g.nonce, g.epoch, g.generation, 4,
+                    least(g.attempts + 1, 32767), g.lost, g.queue, g.output
+                from gone g where forget & 1 = 0
+            ), counted as (
+                insert into @schema@.moved (n, gone, came, queue)
+                select count(*), 3, case when forget & 1 = 0 then 4 end, g.queue from gone g group by g.queue
+            )
+            select settled || array_agg(g.ord order by g.ord) into settled from gone g;
+        end if;
         if settled is not null then
             for at in select u from unnest(settled) u loop
                 answers[at] := 4;
@@ -142,6 +204,15 @@ begin
         if cardinality(settled) = cardinality(ids) and parents is null then
             return answers;
         end if;
+    end if;
+    if was_fresh then
+        for v in
+            select s.queue, array_agg(s.id order by s.rank, s.seq) as ids, array_agg(s.nonce order by s.rank, s.seq) as nonces
+            from unnest(queues, ids, nonces, ranks, seqs, order_given) s (queue, id, nonce, rank, seq, ord)
+            where answers[s.ord] = 8 group by s.queue order by s.queue
+        loop
+            perform @schema@.materialise(v.queue, v.ids, v.nonces, false);
+        end loop;
     end if;
     -- In one order first, so that two calls over the same keys and rows cannot wait for each other.
     for v in
@@ -206,6 +277,65 @@ begin
 end
 $windlass$;
 
+-- The beat of fresh jobs: their spans last longer. What runs in a span and is not named gets a row in `live`, where it
+-- lapses in its time, unless somebody is just ending it; and so do those named if some were begun out of order. Returns the
+-- numbers of those that a span still covers.
+create function @schema@.extend_fresh(
+    clock bigint, in_session uuid, lease_ms bigint,
+    queues text[], ids uuid[], epochs integer[], nonces uuid[], lines smallint[], ranks bigint[], seqs bigint[],
+    begun boolean[], out ord integer
+) returns setof integer language plpgsql as $windlass$
+#variable_conflict use_column
+declare
+    g record;
+    s record;
+    named uuid[];
+    running uuid[];
+    others uuid[];
+    ahead bigint;
+    late bigint;
+begin
+    for g in
+        select distinct f.queue, f.rank, p.first, p.last
+        from unnest(queues, lines, ranks, seqs, nonces, epochs) f (queue, line, rank, seq, nonce, epoch)
+        cross join lateral (
+            select p.* from @schema@.span p where p.queue = f.queue and p.rank = f.rank and p.first <= f.seq
+            order by p.first desc limit 1
+        ) p
+        where f.line = 7 and f.epoch = 1 and p.last >= f.seq and p.nonce = f.nonce and p.session = in_session
+        order by 1, 2, 3
+    loop
+        select p.* into s from @schema@.span p
+            where p.queue = g.queue and p.rank = g.rank and p.first = g.first and p.session = in_session for no key update;
+        continue when not found;
+        select array_agg(r.id) into running from @schema@.running_in(g.queue, g.rank, g.first, g.last) r;
+        select array_agg(f.id), min(f.seq) filter (where not f.begun and f.seq >= s.ahead_from),
+            max(f.seq) filter (where f.begun and f.seq >= s.ahead_from)
+        into named, ahead, late
+        from unnest(queues, ids, lines, ranks, seqs, nonces, epochs, begun) f (queue, id, line, rank, seq, nonce, epoch, begun)
+        where f.queue = g.queue and f.line = 7 and f.rank = g.rank and f.seq between g.first and g.last
+            and f.nonce = s.nonce and f.epoch = 1 and f.id = any (running);
+        continue when named is null;
+        if late > ahead then
+            perform @schema@.materialise(g.queue, named, null, false);
+            continue;
+        end if;
+        if cardinality(named) < cardinality(running) then
+            others := array(select u from unnest(running) u where u <> all (named));
+            perform @schema@.materialise(g.queue, others, null, true);
+        end if;
+        update @schema@.span p
+        set until = greatest(p.until, @schema@.after(clock, lease_ms)),
+            ahead_from = case when late is null then p.ahead_from else ahead end
+        where p.queue = g.queue and p.rank = g.rank and p.first = g.first;
+        return query
+            select f.ord::integer
+            from unnest(queues, ids, lines, ranks) with ordinality f (queue, id, line, rank, ord)
+            where f.queue = g.queue and f.line = 7 and f.rank = g.rank and f.id = any (named);
+    end loop;
+end
+$windlass$;
+
 -- The beat: the named leases last for another `lease_ms`. Answers by number: 0 kept, 1 a cancellation is asked for; what
 -- does not appear is lost.
 create function @schema@.extend(
@@ -218,12 +348,16 @@ declare
     clock bigint := @schema@.tick(at_ms);
 begin
     delete from @schema@.control c where c.session = in_session;
+    if 7 = any (lines) then
+        return query select f.ord, 0::smallint
+            from @schema@.extend_fresh(clock, in_session, lease_ms, queues, ids, epochs, nonces, lines, ranks, seqs, begun) f;
+    end if;
     return query
     update @schema@.live l
     set until = greatest(l.until, @schema@.after(clock, lease_ms)), started = l.started or s.begun
     from unnest(queues, ids, epochs, nonces, lines, ranks, seqs, begun) with ordinality
         s (queue, id, epoch, nonce, line, rank, seq, begun, ord)
-    where l.queue = s.queue and l.line = s.line and l.rank = s.rank and l.seq = s.seq and l.id = s.id
+    where l.queue = s.queue and l.line = s.line % 7 and l.rank = s.rank and l.seq = s.seq and l.id = s.id
         and l.session = in_session and l.epoch = s.epoch and l.nonce = s.nonce
     returning s.ord::integer, case when l.cancel then 1 else 0 end::smallint;
 end
@@ -237,6 +371,7 @@ declare
     clock bigint := @schema@.tick(at_ms);
     r @schema@.live;
 begin
+    perform @schema@.materialise(q, array[i], array[in_nonce], false);
     select l.* into r from @schema@.job j join @schema@.live l
         on l.queue = j.queue and l.line = j.line and l.rank = j.rank and l.seq = j.seq and l.id = j.id
     where j.queue = q and j.id = i and l.session is not null and l.epoch = in_epoch and l.nonce = in_nonce

@@ -94,8 +94,20 @@ declare
     clock bigint := @schema@.tick(at_ms);
     g record;
     r @schema@.live;
+    ids uuid[];
     n integer := 0;
 begin
+    for g in
+        select s.* from @schema@.span s
+        where s.session = in_session and (in_nonce is null or s.nonce = in_nonce) order by s.queue, s.rank, s.first
+    loop
+        exit when n >= bound;
+        select array_agg(f.id) into ids from @schema@.running_in(g.queue, g.rank, g.first, g.last) f;
+        if ids is not null then
+            n := n + @schema@.materialise(g.queue, ids, null, false);
+        end if;
+    end loop;
+    n := 0;
     for g in
         select l.* from @schema@.lease l
         where l.session = in_session and (in_nonce is null or l.nonce = in_nonce)
@@ -232,6 +244,7 @@ begin
         end loop;
         promoted := promoted + @schema@.promote(q, (bound - promoted)::integer, clock);
     end loop;
+    more := @schema@.lapse(bound, clock) or more;
     select * into taken from @schema@.reclaim_expired(bound, clock, forgets);
     reclaimed := taken.ready;
     cancelled := taken.cancelled;

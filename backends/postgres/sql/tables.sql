@@ -1,9 +1,15 @@
 -- The tables. `@schema@` stands for the quoted name of the namespace's schema.
 --
--- job    what was pushed, written once; its last three columns point to the job's row in `live`
--- live   one narrow row for each job that has not finished; a claim changes it in place (HOT), an end deletes it
+-- job    what was pushed, written once; `line`, `rank` and `seq` point to the job's row in `live`, if it has one
+-- span   one row a claim of fresh jobs: a stretch of them, in order. The newest of a queue and rank is the cursor
+-- live   one narrow row for each job that is not fresh and has not finished; a claim changes it in place (HOT), an end
+--        deletes it
 -- done   one row for each finished job, append-only until retention takes it
 -- detail errors, progress and logs of the few jobs that have them
+--
+-- A job is fresh from a plain push (no key, limit, parents or delay, in no transaction of a caller's) until something
+-- unusual happens to it. It has no row in `live`: it waits if no span has come to it, it runs if one has, it is over if
+-- `done` has it. Whatever is unusual first gives it the row in `live` that it would have had (`sql/fresh.sql`).
 --
 -- live.line says where a job stands:  0 main line, 1 suspects, 2 parked (Ready, or Running while `session` is set),
 -- 3 Scheduled, 4 Blocked by parents, 5 by a limit, 6 by a key, 7 pushed in a transaction and not looked at yet.
@@ -18,6 +24,15 @@ create table @schema@.meta (
 
 -- Entry numbers. Cached by nobody: a block kept by one connection would let its jobs pass those of others.
 create sequence @schema@.entry as bigint;
+
+-- Which entries claims may take as they come: see `sql/gate.sql`. Sequences, because what they say holds whether the
+-- transaction that found it out commits or not, and because a row that every claim changes would never stop growing under
+-- a snapshot that stays open.
+create sequence @schema@.gate as bigint;
+create sequence @schema@.gate_bound as bigint minvalue 0 start 0;
+create sequence @schema@.gate_since as bigint minvalue 0 start 0;
+create sequence @schema@.gate_open as bigint minvalue 0 start 0;
+create sequence @schema@.gate_stuck as bigint minvalue 0 start 0;
 
 -- The latest instant of a virtually timed namespace. A sequence, because it must move without holding a lock until the
 -- end of a caller's transaction.
@@ -36,12 +51,30 @@ create table @schema@.job (
     line smallint not null,
     codec smallint not null,
     priority smallint not null,
+    fresh boolean not null,
     queue text collate "C" not null,
     kind text collate "C" not null,
     payload bytea not null,
     extras jsonb,
     primary key (queue, id)
 );
+create index job_fresh on @schema@.job (queue, rank, seq) where fresh;
+
+create table @schema@.span (
+    first bigint not null,
+    last bigint not null,
+    ahead_from bigint,
+    since bigint not null,
+    until bigint not null,
+    check_at bigint not null,
+    session uuid not null,
+    nonce uuid not null,
+    rank smallint not null,
+    queue text collate "C" not null
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
+        autovacuum_vacuum_cost_delay = 0);
+create index span_place on @schema@.span (queue, rank, first);
+create index span_check on @schema@.span (check_at);
 
 create table @schema@.live (
     seq bigint not null,
@@ -176,3 +209,5 @@ create type @schema@.draft as (
     extras jsonb
 );
 create type @schema@.orphaned as (queue text, id uuid, parent uuid);
+-- Fresh jobs that a claim takes: those of one rank from one entry to another.
+create type @schema@.stretch as (queue text, rank bigint, first bigint, last bigint, ahead_from bigint, n bigint);

@@ -19,6 +19,7 @@ use windlass_core::{
 
 use crate::PostgresOptions;
 use crate::call::{Caller, Operation};
+use crate::error::is_lock_timeout;
 use crate::jobs::{Asked, Jobs, millis};
 use crate::rows::{self, column};
 use crate::statements::{SchemaName, Statements};
@@ -162,6 +163,13 @@ pub(crate) fn pushed(row: &PgRow) -> Result<Pushed> {
 }
 
 impl PostgresBackend {
+    async fn send_push(&self, columns: &Jobs<'_>, at: At) -> Result<Vec<PgRow>> {
+        let (at, forget) = (instant(at), self.forget());
+        let push = Operation::change("push");
+        let bind = |query: Asked<'static>| columns.bind(query.bind(at).bind(false).bind(forget));
+        self.shared.caller.rows(push, &self.shared.sql.push, bind).await
+    }
+
     /// Rings for those who may have heard of these verdicts: in other processes only when they may have made work, since a
     /// completion rarely does and there are many.
     fn tell(&self, verdicts: &Verdicts<'_>, settled: &[Settled]) {
@@ -187,15 +195,16 @@ impl Backend for PostgresBackend {
 
     async fn push(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {
         NewJob::validate_all(jobs)?;
-        let columns = Jobs::new(jobs);
-        let (at, forget) = (instant(at), self.forget());
-        let rows = self
-            .shared
-            .caller
-            .rows(Operation::change("push"), &self.shared.sql.push, |query| {
-                columns.bind(query.bind(at).bind(false).bind(forget))
-            })
-            .await?;
+        let pooler = self.shared.options.pooler;
+        // Through a pooler a transaction is several messages: whoever is cut off between them would stay in the gate.
+        let columns = if pooler { Jobs::new(jobs).in_live() } else { Jobs::new(jobs) };
+        let rows = match self.send_push(&columns, at).await {
+            // A transaction that is still open pushed one of these ids: wait for it where that holds nobody up.
+            Err(error) if !pooler && is_lock_timeout(&error) => {
+                self.send_push(&columns.in_live(), at).await?
+            }
+            answer => answer?,
+        };
         same_length(jobs.len(), rows.len())?;
         for job in jobs {
             self.shared.wakes.work(job.body.queue.as_str());

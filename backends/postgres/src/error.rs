@@ -62,6 +62,12 @@ pub(crate) fn of_statement(error: sqlx::Error, changes: bool) -> Failure {
     }
 }
 
+/// Whether the server gave a statement up because a lock was not free in time.
+pub(crate) fn is_lock_timeout(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<sqlx::Error>());
+    source.and_then(sqlx::Error::as_database_error).and_then(DatabaseError::code).as_deref() == Some("55P03")
+}
+
 /// What an answer of the server means, by its SQLSTATE. Unless the caller knows better, the server undid the statement.
 fn of_answer(answer: &dyn DatabaseError) -> Error {
     let code = answer.code().unwrap_or_default();

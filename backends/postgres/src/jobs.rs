@@ -19,6 +19,8 @@ mod flag {
     pub(super) const PARENTS: i16 = 16;
     /// Neither: this job stands earlier in the batch.
     pub(super) const REPEAT: i16 = 32;
+    /// Neither: this job is to have a row in `live` from the start, however plain it is.
+    pub(super) const IN_LIVE: i16 = 64;
 }
 
 #[derive(Default)]
@@ -55,6 +57,15 @@ impl<'a> Jobs<'a> {
             }
         }
         columns
+    }
+
+    /// The same jobs, none of them fresh: the push joins no generation of the gate, which one that may take its time must
+    /// not (`sql/gate.sql`).
+    pub(crate) fn in_live(mut self) -> Self {
+        for flags in &mut self.flags {
+            *flags |= flag::IN_LIVE;
+        }
+        self
     }
 
     fn add(&mut self, body: &'a Body, due: Due) {

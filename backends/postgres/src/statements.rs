@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 /// The files that make a namespace, in order.
-pub(crate) const SCHEMA_FILES: [&str; 11] = [
+pub(crate) const SCHEMA_FILES: [&str; 13] = [
     include_str!("../sql/tables.sql"),
     include_str!("../sql/common.sql"),
+    include_str!("../sql/gate.sql"),
+    include_str!("../sql/fresh.sql"),
     include_str!("../sql/admit.sql"),
     include_str!("../sql/ending.sql"),
     include_str!("../sql/push.sql"),

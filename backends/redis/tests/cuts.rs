@@ -1,18 +1,16 @@
 //! A connection that is cut at any byte of a dispatch, a claim or a settle of one job, or falls silent.
 
-#[path = "support/proxy.rs"]
-mod proxy;
 mod support;
 
 use std::time::Duration;
 
-use proxy::{Proxy, Side};
 use windlass_conformance::{complete, draft};
 use windlass_core::{
     At, Backend, Claim, Effect, ErrorKind, Inspect, Kind, NewJob, Nonce, Pushed, QueueName, SessionId,
     Settled, StateKind, Verdict,
 };
 use windlass_redis::{RedisBackend, RedisOptions};
+use windlass_servers::{Proxy, Side};
 
 const MAIL: QueueName = QueueName::from_static("mail");
 const AT: At = At::Server;
@@ -28,9 +26,9 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let port = support::url().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-        let proxy = Proxy::before(port).await;
+        let proxy = Proxy::before(port).expect("a proxy");
         let name = support::fresh_name();
-        let through = RedisOptions::new(format!("redis://127.0.0.1:{}", proxy.port))
+        let through = RedisOptions::new(format!("redis://127.0.0.1:{}", proxy.port()))
             .namespace(&name)
             .response_timeout(Duration::from_millis(700));
         let backend = support::open(through).await;
@@ -80,6 +78,14 @@ impl Bench {
         }
     }
 
+    /// Takes back a cut that did not come to pass, and waits until the server has done what it was sent: a request that came
+    /// whole before its connection was cut may stand behind a later one of another connection. It answers once it has gone
+    /// through all that had come.
+    async fn come_to_rest(&self) {
+        self.proxy.spare();
+        self.truth.queues(AT).await.expect("a round trip");
+    }
+
     /// Claims and completes the one job that there must be.
     async fn run_one(&self, job: &NewJob) {
         let claimed = self.truth.claim(&Self::claim(), AT).await.expect("claim").jobs;
@@ -103,7 +109,7 @@ async fn a_dispatch_that_is_cut_anywhere_is_one_job_once_it_is_repeated() {
         let job = draft().build();
         bench.arm(cut);
         let pushed = bench.backend.push(std::slice::from_ref(&job), AT).await;
-        bench.proxy.spare();
+        bench.come_to_rest().await;
         let stored = bench.truth.get(&job.body.job(), AT).await.expect("get").is_some();
         let late = may_come_late(&pushed);
         match pushed {
@@ -130,7 +136,7 @@ async fn a_claim_that_is_cut_anywhere_strands_nothing_once_it_is_handed_back() {
         let claim = Bench::claim();
         bench.arm(cut);
         let claimed = bench.backend.claim(&claim, AT).await;
-        bench.proxy.spare();
+        bench.come_to_rest().await;
         let record = bench.truth.get(&job.body.job(), AT).await.expect("get").expect("it is stored");
         match &claimed {
             Ok(claimed) => assert_eq!((claimed.jobs.len(), record.state.kind()), (1, StateKind::Running)),
@@ -159,7 +165,7 @@ async fn a_settle_that_is_cut_anywhere_is_applied_once() {
         let verdict = [Verdict { lease: run.lease, ruling: complete(), then: vec![effect.clone()] }];
         bench.arm(cut);
         let settled = bench.backend.settle(&verdict, AT).await;
-        bench.proxy.spare();
+        bench.come_to_rest().await;
         let record = bench.truth.get(&job.body.job(), AT).await.expect("get").expect("it is stored");
         let applied = record.state.kind() == StateKind::Completed;
         let late = may_come_late(&settled);

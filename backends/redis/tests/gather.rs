@@ -1,18 +1,15 @@
 //! Many lone dispatches at once: few calls, an answer for each, and nobody disturbed by another's end. On servers of its own.
 
-#[path = "support/proxy.rs"]
-mod proxy;
 mod support;
 
 use std::time::Duration;
 
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
-use proxy::{Proxy, Side};
 use windlass_conformance::draft;
 use windlass_core::{At, Backend, Effect, Inspect, Pushed, StateKind};
 use windlass_redis::{RedisBackend, RedisOptions};
-use windlass_servers::Redis;
+use windlass_servers::{Proxy, Redis, Side};
 
 const AT: At = At::Server;
 
@@ -110,8 +107,8 @@ async fn whoever_stops_waiting_disturbs_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_fails_says_so_to_each_and_the_next_goes_through() {
     let server = tokio::task::block_in_place(Redis::start).expect("a private Redis");
-    let proxy = Proxy::before(server.port()).await;
-    let url = format!("redis://127.0.0.1:{}", proxy.port);
+    let proxy = Proxy::before(server.port()).expect("a proxy");
+    let url = format!("redis://127.0.0.1:{}", proxy.port());
     let backend = support::open(RedisOptions::new(url).response_timeout(Duration::from_secs(2))).await;
     backend.push(&[draft().build()], AT).await.expect("push");
     let jobs: Vec<_> = (0..100).map(|_| draft().build()).collect();

@@ -27,6 +27,12 @@ fn certificates() -> Certificates {
     Certificates { root: signed.pem(), certificate: certificate.pem(), key: key.serialize_pem() }
 }
 
+/// Whether the server that the environment names cannot do this at all. The machine's own is a package that can.
+fn is_another_build_without_tls(error: &str) -> bool {
+    std::env::var_os("WINDLASS_REDIS_SERVER").is_some()
+        && (error.contains("Failed finding TLS support") || error.contains(">>> 'tls-port"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_that_does_not_hold_is_refused_and_one_that_does_is_spoken_to() {
     let ours = certificates();
@@ -38,13 +44,19 @@ async fn a_certificate_that_does_not_hold_is_refused_and_one_that_does_is_spoken
     };
     let (certificate, key) = (file("cert.pem", &ours.certificate), file("key.pem", &ours.key));
     let port = free_port().expect("a port").to_string();
-    let server = Redis::start_with(&[
+    let started = Redis::start_with(&[
         ("tls-port", &port),
         ("tls-cert-file", &certificate),
         ("tls-key-file", &key),
         ("tls-auth-clients", "no"),
-    ])
-    .expect("a private Redis with TLS");
+    ]);
+    let server = match started {
+        Err(error) if is_another_build_without_tls(&error.to_string()) => {
+            eprintln!("not run: {error}");
+            return;
+        }
+        started => started.expect("a private Redis with TLS"),
+    };
     let url = format!("rediss://127.0.0.1:{port}");
     let trusting = |root: String| RedisOptions::new(&url).root_certificates(root);
 

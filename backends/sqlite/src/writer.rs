@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use sqlx::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, Instant};
 use windlass_core::limits::BATCH_MAX;
 use windlass_core::{Error, ErrorKind, Result, Timestamp};
 
@@ -44,8 +45,19 @@ pub(crate) struct Writer {
     inbox: mpsc::UnboundedReceiver<Item>,
     conn: Option<(SqliteConnection, Identity)>,
     cache: Cache,
-    /// How many requests the last transaction had.
-    last_group: usize,
+    company: Company,
+}
+
+/// Who is expected to ask together.
+#[derive(Default)]
+struct Company {
+    /// Requests that were under way at the end of the last transaction.
+    expected: usize,
+    /// How long that took.
+    took: Duration,
+    /// Transactions to come that wait for nobody, and how many it will be after the next wait in vain.
+    hurry: u32,
+    penalty: u32,
 }
 
 impl Writer {
@@ -55,7 +67,13 @@ impl Writer {
         conn: SqliteConnection,
         identity: Identity,
     ) -> Self {
-        Self { shared, inbox, conn: Some((conn, identity)), cache: Cache::default(), last_group: 0 }
+        Self {
+            shared,
+            inbox,
+            conn: Some((conn, identity)),
+            cache: Cache::default(),
+            company: Company::default(),
+        }
     }
 
     /// Works until the last handle is gone.
@@ -87,7 +105,6 @@ impl Writer {
             }
             group.retain(|request| !request.is_dropped());
             if !group.is_empty() {
-                self.last_group = group.len();
                 self.serve(group).await;
             }
             next = match other {
@@ -100,21 +117,42 @@ impl Writer {
         }
     }
 
-    /// Lets those come in who came together the last time: they were answered together, and are about to ask again. It
-    /// takes turns with them and no time of its own; a lone request waits for nobody.
-    async fn gather(&self) {
-        const TURNS: usize = 16;
+    /// Lets those come in who were under way at the end of the last transaction: they were answered together, and are about
+    /// to ask again. It takes turns with them for a quarter of a transaction at most, and seldom when it was in vain before. A
+    /// lone request waits for nobody.
+    async fn gather(&mut self) {
+        const TURNS: usize = 1_000;
+        const PENALTY_MAX: u32 = 64;
+        let expected = self.company.expected.min(GROUP_MAX);
+        if self.inbox.len() + 1 >= expected {
+            return;
+        }
+        if self.company.hurry > 0 {
+            self.company.hurry -= 1;
+            return;
+        }
+        let begun = Instant::now();
         for _ in 0..TURNS {
-            if self.inbox.len() + 1 >= self.last_group {
+            tokio::task::yield_now().await;
+            if self.inbox.len() + 1 >= expected {
+                self.company.penalty = 0;
                 return;
             }
-            tokio::task::yield_now().await;
+            if begun.elapsed() >= self.company.took / 4 {
+                break;
+            }
         }
+        self.company.penalty = (2 * self.company.penalty).clamp(1, PENALTY_MAX);
+        self.company.hurry = self.company.penalty;
     }
 
     /// Runs a group in one transaction, or each of it in one of its own if that fails.
     async fn serve(&mut self, mut group: Vec<Box<dyn Request>>) {
-        let Err(error) = self.transact(&mut group).await else {
+        let begun = Instant::now();
+        let done = self.transact(&mut group).await;
+        self.company.took = begun.elapsed();
+        self.company.expected = group.len() + self.inbox.len();
+        let Err(error) = done else {
             return self.answer(group);
         };
         if group.len() == 1 || !error.one_of_them {
@@ -296,7 +334,7 @@ async fn begin<'c>(
     options: &SqliteOptions,
     seen: Timestamp,
 ) -> std::result::Result<Store<'c>, sqlx::Error> {
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     loop {
         let opened = Store::open(&mut *conn, &mut *cache, options.retention, seen, true).await.map(drop);
         match opened.map_err(as_database) {

@@ -11,7 +11,7 @@ use common::Folder;
 use windlass_conformance::{complete, draft, mail};
 use windlass_core::{
     At, Backend, Claim, ClaimedJob, Effect, ErrorKind, Finished, Inspect, Kind, Migrate, NewJob, Nonce,
-    OnConflict, Pushed, RecordState, SessionId, Settled, StateKind, Until, Verdict,
+    OnConflict, Pushed, RecordState, SessionId, Settled, StateKind, Transactional, Until, Verdict,
 };
 use windlass_sqlite::{SqliteBackend, SqliteOptions};
 
@@ -283,6 +283,27 @@ async fn what_one_request_breaks_does_not_spoil_those_that_came_with_it() {
     assert_eq!(first.expect("push"), [Pushed::Inserted]);
     assert_eq!(second.expect("push"), [Pushed::Inserted]);
     assert_eq!(stored(&backend).await, 3);
+}
+
+#[tokio::test]
+async fn what_fails_half_way_in_a_callers_transaction_leaves_nothing_of_itself() {
+    let folder = Folder::new();
+    let backend = folder.open("jobs.db").await;
+    let keyed = draft().unique("k", OnConflict::Skip, Until::End).build();
+    backend.push(&[draft().build(), keyed], AT).await.expect("push");
+    let held = backend.claim(&ask(2), AT).await.expect("claim").jobs;
+    let mut conn = common::connect(&folder.path("jobs.db")).await;
+    sqlx::query("update windlass_body set packed = x'01' where n = 2")
+        .execute(&mut conn)
+        .await
+        .expect("update");
+    let verdicts: Vec<_> = held.iter().map(|job| Verdict::new(job.lease.clone(), complete())).collect();
+    let mut tx = backend.begin().await.expect("begin");
+    let error = backend.settle_in(&mut tx, &verdicts, AT).await.expect_err("the bytes of one cannot be read");
+    assert_eq!(error.kind(), ErrorKind::Decode, "{error}");
+    tx.commit().await.expect("the caller's own writes go on");
+    let first = backend.settle(&verdicts[..1], AT).await.expect("settle");
+    assert_eq!(first, [Settled::Applied(StateKind::Completed)], "its verdict was not applied half-way");
 }
 
 #[tokio::test]

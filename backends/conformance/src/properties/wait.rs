@@ -1,13 +1,24 @@
 //! Wait: a hint that may lie about work, but must not sleep through it.
 
+use std::time::Duration;
+
 use windlass_core::{Backend, Cancelling, Manage, QueueName, Wake};
 
 use crate::{Env, World, bury, complete, draft, release, retry, secs};
 
-const LONG: std::time::Duration = std::time::Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(30);
+
+/// Long enough for a sleeper to have looked and lain down, on any machine that is not overwhelmed.
+const NAP: Duration = Duration::from_millis(100);
 
 /// Sleeps on a second handle while `then` happens, and asserts that the sleeper was woken.
 async fn is_woken<E: Env>(w: &World<E>, wanted: Wake, then: impl AsyncFnOnce()) {
+    is_woken_after(w, wanted, Duration::ZERO, then).await;
+}
+
+/// The same; `then` happens that long after the sleeper was sent to bed. At once it meets one that is just looking, which is
+/// where a wake-up is lost; after a nap nothing but the bell can wake.
+async fn is_woken_after<E: Env>(w: &World<E>, wanted: Wake, nap: Duration, then: impl AsyncFnOnce()) {
     let (backend, session, queues) = (w.env().second().await, w.session, [crate::mail()]);
     let sleeper = tokio::spawn(async move {
         // A hint may lie: one that says there is work where there is none is slept on again.
@@ -21,6 +32,9 @@ async fn is_woken<E: Env>(w: &World<E>, wanted: Wake, then: impl AsyncFnOnce()) 
         wake
     });
     tokio::task::yield_now().await;
+    if !nap.is_zero() {
+        tokio::time::sleep(nap).await;
+    }
     then().await;
     assert_eq!(sleeper.await.expect("the sleeper").expect("wait"), wanted);
 }
@@ -32,7 +46,10 @@ pub async fn work_that_is_there_is_seen_at_once<E: Env>(w: &mut World<E>) {
 }
 
 pub async fn a_push_wakes_the_sleeper<E: Env>(w: &mut World<E>) {
-    is_woken(w, Wake::Work, async || drop(w.put(draft()).await)).await;
+    for nap in [Duration::ZERO, NAP] {
+        is_woken_after(w, Wake::Work, nap, async || drop(w.put(draft()).await)).await;
+        w.apply(&w.take().await.lease, complete()).await;
+    }
 }
 
 pub async fn a_release_and_a_retry_at_once_wake_the_sleeper<E: Env>(w: &mut World<E>) {
@@ -93,7 +110,7 @@ pub async fn a_cancellation_wakes_the_session_that_runs_the_job<E: Env>(w: &mut 
 
 pub async fn nothing_wakes_nobody<E: Env>(w: &mut World<E>) {
     w.put(draft().queue("other")).await;
-    let short = std::time::Duration::from_millis(20);
+    let short = Duration::from_millis(20);
     for queues in [vec![crate::mail()], vec![QueueName::from_static("never-seen")], vec![]] {
         // A hint may lie, but an engine whose hints always do keeps its workers busy for nothing.
         let mut quiet = false;
@@ -115,7 +132,7 @@ pub async fn a_wait_takes_no_job<E: Env>(w: &mut World<E>) {
 }
 
 pub async fn a_job_due_before_what_the_sleeper_knows_is_something_to_do<E: Env>(w: &mut World<E>) {
-    let short = std::time::Duration::from_millis(20);
+    let short = Duration::from_millis(20);
     let mail = [crate::mail()];
     w.put(draft().after(secs(60))).await;
     let known = w.claim_as(&w.ask(0)).await.wake_at.expect("one is scheduled");

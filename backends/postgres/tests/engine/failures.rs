@@ -88,7 +88,8 @@ async fn a_verb_that_takes_too_long_is_unknown_and_one_that_reads_is_not() {
     let options = PostgresOptions::new()
         .schema(backend.schema())
         .max_connections(2)
-        .timeout(Duration::from_millis(200));
+        // Long enough to open a connection on a busy machine, which would be another failure.
+        .timeout(Duration::from_secs(1));
     let hurried = PostgresBackend::connect_with(&url(), options).await.expect("connect");
     let job = draft();
     let tx = hold_all(&backend).await;

@@ -2,10 +2,15 @@
 
 mod common;
 mod conformance;
+mod contention;
+mod cuts;
 mod failures;
 mod flat;
+mod full_notify;
 mod model;
 mod opening;
+mod terminated;
 mod together;
 mod transactions;
+mod turmoil;
 mod wakeups;

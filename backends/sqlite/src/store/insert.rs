@@ -12,7 +12,7 @@ use crate::error::Step;
 use crate::packed;
 
 /// Rows of one statement. Larger statements gain nothing that was measurable, and take long to prepare.
-const ROWS: usize = 50;
+const ROWS: usize = 128;
 
 /// The flags of a job that has just come in.
 fn flags_of(body: &Body) -> Flags {

@@ -1,0 +1,93 @@
+-- The gate: which entries claims may take as they come.
+--
+-- A push draws its numbers before it commits, so a lower number may appear after a higher one. A claim of fresh jobs takes
+-- them behind a cursor and never looks back; so it may take only numbers of which all that were drawn have been decided.
+-- Pushes hold a shared lock on the generation that `gate` shows, taken before they draw. Whoever wants to know notes the
+-- latest number, opens the next generation, and waits for nobody: once the lock of the one before can be had, every number
+-- up to the noted one is decided. Nobody's foreign transaction has a part in this.
+--
+-- gate        the generation that pushes join
+-- gate_bound  the latest number when the one before it was closed; `is_called` when somebody found that one still held
+-- gate_since  when that was, by the server's clock
+-- gate_open   up to here everything is decided
+-- gate_stuck  1 while a generation that was given up may still be held
+
+-- Joins the current generation until the end of the transaction. Never waits.
+create function @schema@.enter_gate() returns void language plpgsql as $windlass$
+declare
+    generation bigint;
+    latest bigint;
+begin
+    loop
+        select g.last_value into generation from @schema@.gate g;
+        if pg_try_advisory_xact_lock_shared(hashtext('windlass gate @text@'), (generation & 2147483647)::integer) then
+            select g.last_value into latest from @schema@.gate g;
+            exit when latest = generation;
+        end if;
+    end loop;
+end
+$windlass$;
+
+-- Up to which entry everything is decided: looks further only if that is below what is wanted. Never waits. A push that
+-- keeps its generation for a second (its connection was cut in the middle of a message) is given up: what it may still
+-- bring is found when the lease of the span that it falls into has run out.
+create function @schema@.decided(wanted bigint) returns bigint language plpgsql as $windlass$
+declare
+    open bigint;
+    generation bigint;
+    latest bigint;
+    bound bigint;
+    found_held boolean;
+    now_ms bigint;
+begin
+    select o.last_value into open from @schema@.gate_open o;
+    while open < wanted loop
+        select g.last_value into generation from @schema@.gate g;
+        select b.last_value, b.is_called into bound, found_held from @schema@.gate_bound b;
+        if not pg_try_advisory_xact_lock(hashtext('windlass gate @text@'), ((generation - 1) & 2147483647)::integer) then
+            now_ms := floor(extract(epoch from clock_timestamp()) * 1000)::bigint;
+            if not found_held then
+                perform setval('@literal@.gate_since', now_ms);
+                perform setval('@literal@.gate_bound', bound);
+                exit;
+            end if;
+            exit when (select s.last_value from @schema@.gate_since s) > now_ms - 1000;
+            exit when not pg_try_advisory_xact_lock(hashtextextended('windlass gate @text@', 0));
+            perform setval('@literal@.gate_stuck', 1);
+        end if;
+        -- The lock of the generation that is asked about is also what lets one alone open the next.
+        select g.last_value into latest from @schema@.gate g;
+        continue when latest <> generation;
+        perform setval('@literal@.gate_open', greatest(bound, open));
+        open := greatest(bound, open);
+        perform setval('@literal@.gate_bound', e.last_value, false) from @schema@.entry e;
+        perform nextval('@literal@.gate');
+    end loop;
+    return open;
+end
+$windlass$;
+
+-- Whether a generation that was given up may still bring something.
+create function @schema@.is_stuck() returns boolean language plpgsql as $windlass$
+begin
+    if (select s.last_value from @schema@.gate_stuck s) = 0 then
+        return false;
+    end if;
+    if not pg_try_advisory_xact_lock(hashtextextended('windlass gate @text@', 0)) then
+        return true;
+    end if;
+    perform 1 from pg_locks k, @schema@.gate g
+    where k.locktype = 'advisory' and k.objsubid = 2 and k.mode = 'ShareLock'
+        and k.database = (select d.oid from pg_database d where d.datname = current_database())
+        and k.classid::bigint = hashtext('windlass gate @text@')::bigint & 4294967295
+        and k.objid::bigint not in (g.last_value & 2147483647, (g.last_value - 1) & 2147483647);
+    if found then
+        return true;
+    end if;
+    perform setval('@literal@.gate_stuck', 0);
+    return false;
+end
+$windlass$;
+
+select nextval('@literal@.entry'), setval('@literal@.gate', 2), setval('@literal@.gate_bound', 1, false),
+    setval('@literal@.gate_open', 1);
