@@ -69,7 +69,7 @@ impl RedisCluster {
                 let seen = node.ask(&["CLUSTER", "NODES"]).unwrap_or_default();
                 info.contains("cluster_state:ok")
                     && seen.matches("slave").count() == replicas * MASTERS
-                    && seen.lines().filter(|line| line.contains("connected")).count() == cluster.nodes.len()
+                    && seen.lines().filter(|line| line.contains(" connected")).count() == cluster.nodes.len()
                     && !seen.contains("handshake")
             })?;
         }

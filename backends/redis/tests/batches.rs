@@ -38,7 +38,9 @@ fn claim(limit: usize) -> Claim {
 async fn with_jobs(count: usize) -> (RedisBackend, Vec<NewJob>, support::Names) {
     let names = support::Names(support::fresh_name());
     let backend = support::open(support::options().namespace(names.0.clone())).await;
-    let jobs: Vec<_> = (0..count).map(|_| draft().build()).collect();
+    // Ids that fall: where places were lost, ids would put the jobs in order.
+    let ids = (1..=count as u64).rev().map(JobId::sequential);
+    let jobs: Vec<_> = ids.map(|id| draft().id(id).build()).collect();
     backend.push(&jobs, at(0)).await.expect("push");
     (backend, jobs, names)
 }

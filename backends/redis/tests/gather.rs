@@ -39,11 +39,12 @@ async fn many_at_once_are_few_calls_and_one_alone_is_one() {
     backend.push(&[draft().build()], AT).await.expect("push");
     assert_eq!(calls(&server) - before, 1);
     let before = calls(&server);
-    let answers: Vec<_> = stream::iter(0..JOBS)
+    let dispatches = stream::iter(0..JOBS)
         .map(|_| async { backend.push(&[draft().build()], AT).await.expect("push") })
         .buffer_unordered(100)
-        .collect()
-        .await;
+        .collect::<Vec<_>>();
+    let answers =
+        tokio::time::timeout(Duration::from_secs(60), dispatches).await.expect("nobody waits for ever");
     assert!(answers.iter().all(|answer| answer == &[Pushed::Inserted]));
     let calls = calls(&server) - before;
     println!("{JOBS} dispatches, 100 at once: {calls} calls");
@@ -128,4 +129,39 @@ async fn a_call_that_fails_says_so_to_each_and_the_next_goes_through() {
         assert!(matches!(answer.expect("push")[..], [Pushed::Inserted | Pushed::SameId]));
     }
     assert_eq!(ready(&backend).await, 101);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_leaves_the_line_is_not_sent_and_those_behind_are() {
+    let (server, backend) = opened().await;
+    backend.push(&[draft().build()], AT).await.expect("push");
+    // While the server stands still two are under way, and the rest in line: too few to go without waiting.
+    server.freeze().expect("freeze");
+    let spawn = || {
+        let (backend, job) = (backend.clone(), draft().build());
+        (job.body.job(), tokio::spawn(async move { backend.push(&[job], AT).await }))
+    };
+    let under_way = [spawn(), spawn()];
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let tasks: Vec<_> = (0..18).map(|_| spawn()).collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (mut left, mut kept) = (Vec::new(), Vec::from(under_way.map(|(_, task)| task)));
+    for (at, (job, task)) in tasks.into_iter().enumerate() {
+        if at % 3 == 0 {
+            task.abort();
+            drop(task.await);
+            left.push(job);
+        } else {
+            kept.push(task);
+        }
+    }
+    server.thaw().expect("thaw");
+    for task in kept {
+        let pushed =
+            tokio::time::timeout(Duration::from_secs(20), task).await.expect("an answer").expect("no panic");
+        assert_eq!(pushed.expect("push"), [Pushed::Inserted]);
+    }
+    for job in &left {
+        assert!(backend.get(job, AT).await.expect("get").is_none(), "nobody waited for it any more");
+    }
 }

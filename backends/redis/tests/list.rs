@@ -38,7 +38,8 @@ async fn cancel(backend: &RedisBackend, job: &NewJob) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_of_cancelled_jobs_is_passed_in_a_few_claims() {
-    let backend = support::open(support::options()).await;
+    // Five thousand cancellations at once take a while on a busy machine.
+    let backend = support::open(support::options().response_timeout(Duration::from_secs(60))).await;
     let mut crowd = Vec::new();
     for _ in 0..5 {
         let batch: Vec<NewJob> = (0..1_000).map(|_| draft().build()).collect();
