@@ -46,8 +46,9 @@ impl Fault {
     pub(crate) fn line(self) -> Line {
         match self {
             Self::KillDispatcher | Self::TrapDispatcher(_) => Line::Dispatchers,
-            Self::KillServer(_) | Self::FreezeServer(_) => Line::Servers,
-            Self::TrapWorker(Trap { blow: Blow::Crash(_), .. }) => Line::Servers,
+            Self::KillServer(_)
+            | Self::FreezeServer(_)
+            | Self::TrapWorker(Trap { blow: Blow::Crash(_), .. }) => Line::Servers,
             Self::KillWorker | Self::FreezeWorker | Self::TrapWorker(_) | Self::Writer(_) => Line::Workers,
         }
     }

@@ -79,7 +79,7 @@ impl Accounting<'_> {
             let member = &self.journal.members[hold.member];
             let killed = member.killed.is_some() && !hold.is_settled();
             let open = |(from, to): &(Stamp, Stamp)| {
-                started < *to && !hold.applied.is_some_and(|applied| applied.sent < *from)
+                started < *to && hold.applied.is_none_or(|applied| applied.sent >= *from)
             };
             let waits = if one_lock { &member.waits[..] } else { &[] };
             let troubled = outages.iter().chain(&member.frozen).chain(waits).any(open);
