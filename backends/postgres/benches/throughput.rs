@@ -213,14 +213,22 @@ async fn processor(pool: &PgPool) -> [u64; 2] {
     // itself and of its children that ended.
     let fields = |pid: &str| -> Option<Vec<u64>> {
         let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        Some(text.rsplit_once(')')?.1.split_whitespace().map(|word| word.parse().unwrap_or_default()).collect())
+        Some(
+            text.rsplit_once(')')?
+                .1
+                .split_whitespace()
+                .map(|word| word.parse().unwrap_or_default())
+                .collect(),
+        )
     };
     let used = |fields: &[u64]| fields[11..15].iter().sum::<u64>() * TICK;
     let Some(parent) = fields(&backend.to_string()).map(|fields| fields[1]) else { return [0, 0] };
     let mut server = fields(&parent.to_string()).map_or(0, |fields| used(&fields));
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let Some(fields) = name.to_str().filter(|name| name.parse::<u32>().is_ok()).and_then(&fields) else { continue };
+        let Some(fields) = name.to_str().filter(|name| name.parse::<u32>().is_ok()).and_then(&fields) else {
+            continue;
+        };
         if fields[1] == parent {
             server += used(&fields);
         }

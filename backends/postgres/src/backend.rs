@@ -200,7 +200,9 @@ impl Backend for PostgresBackend {
         let columns = if pooler { Jobs::new(jobs).in_live() } else { Jobs::new(jobs) };
         let rows = match self.send_push(&columns, at).await {
             // A transaction that is still open pushed one of these ids: wait for it where that holds nobody up.
-            Err(error) if !pooler && is_lock_timeout(&error) => self.send_push(&columns.in_live(), at).await?,
+            Err(error) if !pooler && is_lock_timeout(&error) => {
+                self.send_push(&columns.in_live(), at).await?
+            }
             answer => answer?,
         };
         same_length(jobs.len(), rows.len())?;

@@ -6,6 +6,7 @@ mod failures;
 mod flat;
 mod model;
 mod opening;
+mod stretches;
 mod together;
 mod transactions;
 mod wakeups;
