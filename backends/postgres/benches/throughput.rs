@@ -6,6 +6,7 @@
 //! one moment.
 
 use std::collections::HashSet;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -203,6 +204,53 @@ fn summary(rates: &mut [f64]) -> (f64, String) {
     (median, format!("{median:>9.0} ({:.0} to {:.0})", rates[0], rates[rates.len() - 1]))
 }
 
+/// Processor time so far in microseconds, of the server and of this process: on a machine that others use as well it says
+/// more than the clock does. Zero where there is no `/proc`.
+async fn processor(pool: &PgPool) -> [u64; 2] {
+    const TICK: u64 = 10_000;
+    let backend: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(pool).await.expect("a pid");
+    // The fields after the name: state, parent, and so on; the 12th to 15th are ticks in user and system mode, of the process
+    // itself and of its children that ended.
+    let fields = |pid: &str| -> Option<Vec<u64>> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some(
+            text.rsplit_once(')')?
+                .1
+                .split_whitespace()
+                .map(|word| word.parse().unwrap_or_default())
+                .collect(),
+        )
+    };
+    let used = |fields: &[u64]| fields[11..15].iter().sum::<u64>() * TICK;
+    let Some(parent) = fields(&backend.to_string()).map(|fields| fields[1]) else { return [0, 0] };
+    let mut server = fields(&parent.to_string()).map_or(0, |fields| used(&fields));
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(fields) = name.to_str().filter(|name| name.parse::<u32>().is_ok()).and_then(&fields) else {
+            continue;
+        };
+        if fields[1] == parent {
+            server += used(&fields);
+        }
+    }
+    [server, fields("self").map_or(0, |fields| used(&fields))]
+}
+
+/// What `work` returns, and the processor time that it took for each of `count` jobs.
+async fn timed(
+    pool: &PgPool,
+    count: usize,
+    costs: &mut Vec<[u64; 2]>,
+    work: impl Future<Output = f64>,
+) -> f64 {
+    let before = processor(pool).await;
+    let rate = work.await;
+    let after = processor(pool).await;
+    let count = u64::try_from(count).expect("a small number");
+    costs.push([(after[0] - before[0]) * 10 / count, (after[1] - before[1]) * 10 / count]);
+    rate
+}
+
 /// WAL bytes so far.
 async fn wal(pool: &PgPool) -> i64 {
     sqlx::query_scalar("select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::int8")
@@ -259,12 +307,15 @@ async fn compare(count: usize) {
     let programs = [Program::Windlass(backend.clone()), Program::Bare(pool.clone())];
     let mut figures: [Vec<Vec<f64>>; 2] = [vec![Vec::new(); 4], vec![Vec::new(); 4]];
     let mut costs = Vec::new();
+    let mut used: [Vec<Vec<[u64; 2]>>; 2] = [vec![Vec::new(); 4], vec![Vec::new(); 4]];
     for _ in 0..ROUNDS {
         for (program, figures) in programs.iter().zip(&mut figures) {
             let before = program.stored(&pool).await;
             let (wal_before, entries_before) = (wal(&pool).await, index_entries(&pool).await);
-            figures[0].push(bulk(program, count).await);
-            figures[1].push(drain(program, count).await);
+            let number = usize::from(matches!(program, Program::Bare(_)));
+            let used = &mut used[number];
+            figures[0].push(timed(&pool, count, &mut used[0], bulk(program, count)).await);
+            figures[1].push(timed(&pool, count, &mut used[1], drain(program, count)).await);
             assert_eq!(program.stored(&pool).await - before, i64::try_from(count).expect("a small number"));
             if matches!(program, Program::Windlass(_)) {
                 // Statistics of open connections are told within a second or so.
@@ -276,8 +327,8 @@ async fn compare(count: usize) {
                 ));
             }
             let (few, many) = (count / 100, count / 20);
-            figures[2].push(single(program, few, 1).await);
-            figures[3].push(single(program, many, 64).await);
+            figures[2].push(timed(&pool, few, &mut used[2], single(program, few, 1)).await);
+            figures[3].push(timed(&pool, many, &mut used[3], single(program, many, 64)).await);
             drain(program, few + many).await;
         }
     }
@@ -289,6 +340,20 @@ async fn compare(count: usize) {
         let (ours, shown) = summary(&mut figures[0][at]);
         let (bare, limit) = summary(&mut figures[1][at]);
         println!("{what:<30} windlass {shown:<32} bare {limit:<32} ratio {:.2}", ours / bare);
+        let middle = |costs: &[[u64; 2]], part: usize| {
+            let mut costs: Vec<u64> = costs.iter().map(|cost| cost[part]).collect();
+            costs.sort_unstable();
+            let middle = costs[costs.len() / 2];
+            format!("{}.{}", middle / 10, middle % 10)
+        };
+        println!(
+            "{:<30} processor, µs a job: server {} (bare {}), client {} (bare {})",
+            "",
+            middle(&used[0][at], 0),
+            middle(&used[1][at], 0),
+            middle(&used[0][at], 1),
+            middle(&used[1][at], 1),
+        );
     }
     for (bytes, entries) in costs {
         println!(

@@ -438,11 +438,15 @@ begin
             select i.*, nextval('@literal@.entry') as seq,
                 case when i.after_ms is not null then @schema@.after(now_ms, i.after_ms) else coalesce(i.due_at, now_ms) end
                     as due,
-                not exists (select from @schema@.job j where j.queue = i.queue and j.id = i.id) as is_new
+                o.id is null as is_new
             from unnest(ids, queues, kinds, payloads, timeouts, versions, readers, max_attempts, codecs, priorities,
                 afters, dues, extras) with ordinality
                 as i (id, queue, kind, payload, timeout_ms, version, min_reader, max_attempts, codec, priority, after_ms,
                     due_at, extras, ord)
+            -- With a limit, or the planner may read the whole table once instead of a probe for each.
+            left join lateral (
+                select j.id from @schema@.job j where j.queue = i.queue and j.id = i.id limit 1
+            ) o on true
         ), stored as (
             insert into @schema@.job as j (seq, rank, created_at, deadline, id, timeout_ms, version, min_reader,
                 max_attempts, line, codec, priority, fresh, queue, kind, payload, extras)

@@ -90,31 +90,45 @@ create function @schema@.complete_fresh(
 ) returns integer[] language plpgsql as $windlass$
 #variable_conflict use_column
 declare
+    locked integer[];
     settled integer[];
+    has_rows boolean;
 begin
-    perform 1
-    from unnest(queues, ids, lines, ranks, seqs, plain) s (queue, id, line, rank, seq, plain)
-    join @schema@.job j on j.queue = s.queue and j.rank = s.rank and j.seq = s.seq and j.id = s.id and j.fresh
-    where s.line = 7 and s.plain
-    for no key update of j;
-    -- A statement of its own: it sees what was done to a job while its row was waited for.
+    select array_agg(k.n) into locked from (
+        select s.n
+        from unnest(queues, ids, lines, ranks, seqs, plain) with ordinality s (queue, id, line, rank, seq, plain, n)
+        join @schema@.job j on j.queue = s.queue and j.rank = s.rank and j.seq = s.seq and j.id = s.id and j.fresh
+        where s.line = 7 and s.plain
+        for no key update of j
+    ) k;
+    if locked is null then
+        return null;
+    end if;
+    -- Statements of their own: they see what was done to a job while its row was waited for.
+    has_rows := exists (
+        select from (
+            select s.queue, s.rank, min(s.seq) as low, max(s.seq) as high
+            from unnest(queues, ranks, seqs, lines) s (queue, rank, seq, line) where s.line = 7 group by s.queue, s.rank
+        ) b
+        join @schema@.live l on l.queue = b.queue and l.line = 0 and l.rank = b.rank and l.seq between b.low and b.high
+    );
     with good as materialized (
-        select s.* from unnest(queues, ids, epochs, nonces, lines, ranks, seqs, order_given, plain, outputs)
-            as s (queue, id, epoch, nonce, line, rank, seq, ord, plain, output)
+        select s.*
+        from unnest(locked) k (n)
+        cross join lateral (
+            select queues[k.n] as queue, ids[k.n] as id, epochs[k.n] as epoch, nonces[k.n] as nonce, ranks[k.n] as rank,
+                seqs[k.n] as seq, order_given[k.n] as ord, outputs[k.n] as output
+        ) s
         cross join lateral (
             select p.last, p.nonce from @schema@.span p where p.queue = s.queue and p.rank = s.rank and p.first <= s.seq
             order by p.first desc limit 1
         ) p
-        where s.line = 7 and s.plain and s.epoch = 1 and p.last >= s.seq and p.nonce = s.nonce
-            and exists (
-                select from @schema@.job j
-                where j.queue = s.queue and j.rank = s.rank and j.seq = s.seq and j.id = s.id and j.fresh
-            )
-            and not exists (select from @schema@.done d where d.queue = s.queue and d.id = s.id)
-            and not exists (
-                select from @schema@.live l
-                where l.queue = s.queue and l.line = 0 and l.rank = s.rank and l.seq = s.seq and l.id = s.id
-            )
+        left join lateral (select d.id from @schema@.done d where d.id = s.id and d.queue = s.queue limit 1) d on true
+        left join lateral (
+            select l.id from @schema@.live l
+            where has_rows and l.queue = s.queue and l.line = 0 and l.rank = s.rank and l.seq = s.seq and l.id = s.id limit 1
+        ) l on true
+        where s.epoch = 1 and p.last >= s.seq and p.nonce = s.nonce and d.id is null and l.id is null
     ), ended as (
         insert into @schema@.done (seq, at, id, settled_by, epoch, generation, state, attempts, lost, queue, output)
         select numbers[g.ord], now_ms, g.id, g.nonce, 1, 0, 4, 1, 0, g.queue, g.output from good g where forget & 1 = 0
@@ -186,14 +200,21 @@ begin
             select settled || array_agg(g.ord order by g.ord) into settled from gone g;
         end if;
         if settled is not null then
-            for at in select u from unnest(settled) u loop
-                answers[at] := 4;
-            end loop;
+            if cardinality(settled) = cardinality(ids) then
+                answers := array_fill(4::smallint, array[cardinality(ids)]);
+            else
+                foreach at in array settled loop
+                    answers[at] := 4;
+                end loop;
+            end if;
             -- A statement of its own: a child that was bound while the delete waited for it is seen here.
-            select array_agg(distinct s.ord) into parents
-            from unnest(queues, ids, order_given) s (queue, id, ord)
-            join @schema@.child c on c.parent_queue = s.queue and c.parent = s.id
-            where s.ord = any (settled);
+            perform 1 from @schema@.child c limit 1;
+            if found then
+                select array_agg(distinct s.ord) into parents
+                from unnest(queues, ids, order_given) s (queue, id, ord)
+                join @schema@.child c on c.parent_queue = s.queue and c.parent = s.id
+                where s.ord = any (settled);
+            end if;
             if forget & 1 <> 0 then
                 delete from @schema@.job j using unnest(queues, ids, order_given) s (queue, id, ord)
                     where s.ord = any (settled) and j.queue = s.queue and j.id = s.id;

@@ -17,7 +17,7 @@ async fn crowd(backend: &PostgresBackend, thousands: usize, make: impl Fn() -> N
 }
 
 /// How many pages of memory a claim of one job touches.
-async fn pages_of_a_claim(backend: &PostgresBackend) -> i64 {
+pub(crate) async fn pages_of_a_claim(backend: &PostgresBackend) -> i64 {
     let sql = format!(
         "explain (analyze, buffers, format json) select * from \"{}\".claim(null, gen_random_uuid(), gen_random_uuid(), \
          array['mail'], array['greet'], array[1], 1, 0, true, 30000)",
