@@ -315,6 +315,11 @@ declare
     has_keys boolean := false;
     wake bigint;
 begin
+    -- With one snapshot for all its statements a claim would not see the cursor that it waited for, and take jobs twice.
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+        raise exception 'claims need transactions at READ COMMITTED: set default_transaction_isolation so for the pool''s sessions'
+            using errcode = 'WL003';
+    end if;
     foreach q in array queues loop
         continue when exists (select from @schema@.pause p where p.queue = q and p.paused);
         n := @schema@.promote(q, promotable, clock);

@@ -88,7 +88,7 @@ fn of_answer(answer: &dyn DatabaseError) -> Error {
             (ErrorKind::Config, ": the namespace is not there or not up to date; run `migrate`")
         }
         "42501" => (ErrorKind::Config, ": the role lacks a grant; see the engine's page on roles"),
-        "WL001" | "28000" | "28P01" | "3D000" => (ErrorKind::Config, ""),
+        "WL001" | "WL003" | "28000" | "28P01" | "3D000" => (ErrorKind::Config, ""),
         code if code.starts_with("53") => (ErrorKind::Unavailable, ": the server is out of a resource"),
         "57P03" => (ErrorKind::Unavailable, ": the server is starting or stopping"),
         code if code.starts_with("57P") || code.starts_with("08") => {

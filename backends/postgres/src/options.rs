@@ -218,10 +218,21 @@ impl PostgresBackend {
         let first = first.map_err(|error| error.during(Self::NAME_OF_ENGINE, "connect"))?;
         // It said what was asked of it; how it ends is of no interest.
         let _ = first.close().await;
+        let pooler = options.pooler;
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.timeout.min(ACQUIRE_MOST))
             .test_before_acquire(false)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    // Behind a pooler a setting would stay with whoever comes next.
+                    if !pooler {
+                        let read_committed = "set default_transaction_isolation = 'read committed'";
+                        sqlx::raw_sql(read_committed).execute(connection).await?;
+                    }
+                    Ok(())
+                })
+            })
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
                     if meta.idle_for > ASK_AFTER {

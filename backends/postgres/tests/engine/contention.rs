@@ -107,6 +107,19 @@ async fn a_statement_timeout_that_strikes_in_the_midst_loses_and_doubles_nothing
 async fn sessions_that_are_serializable_by_default_lose_and_double_nothing() {
     let namespace = with(options().virtual_time(false)).await;
     let truth = namespace.backend();
+    // A pool of the caller's is left as it is: it is told that it cannot claim so.
+    let strict = PgPoolOptions::new().after_connect(|connection, _| {
+        Box::pin(async move {
+            let serializable = "set default_transaction_isolation = 'serializable'";
+            sqlx::raw_sql(serializable).execute(connection).await.map(drop)
+        })
+    });
+    let pool = strict.connect(&url()).await.expect("connect");
+    let theirs = PostgresOptions::new().schema(truth.schema()).listen(false);
+    let theirs = PostgresBackend::from_pool(pool, theirs).expect("options that work");
+    let refused = theirs.claim(&ask(1), At::Server).await.expect_err("it could take jobs twice");
+    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::Config, Effect::NotApplied), "{refused}");
+    // The engine's own connections see to it themselves.
     for level in ["repeatable\\ read", "serializable"] {
         let setting = format!("-c default_transaction_isolation={level}");
         let mut backends = Vec::new();
