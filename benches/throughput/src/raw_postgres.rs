@@ -30,7 +30,17 @@ pub(crate) struct Raw {
 impl Raw {
     /// Makes its tables, like those that the engine has made there.
     pub(crate) async fn open(url: &str) -> Self {
-        let pool = PgPoolOptions::new().max_connections(CONNECTIONS).connect(url).await.expect("connections");
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .after_connect(|connection, _| {
+                // As the engine's functions have it: left to itself the planner reads whole tables that it knows nothing of.
+                let same = "set plan_cache_mode = force_generic_plan; set enable_seqscan = off; \
+                            set enable_hashjoin = off; set enable_mergejoin = off; set jit = off";
+                Box::pin(async move { sqlx::raw_sql(same).execute(connection).await.map(drop) })
+            })
+            .connect(url)
+            .await
+            .expect("connections");
         sqlx::raw_sql(TABLES).execute(&pool).await.expect("tables");
         Self { pool, next: AtomicU64::new(1) }
     }
