@@ -71,13 +71,13 @@ impl PostgresBackend {
     /// As [`migrate`](Migrate::migrate).
     pub async fn drop_namespace(&self) -> Result<()> {
         let sql = self.shared.name.fill("drop schema if exists @schema@ cascade");
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(self.pool()).await.map_err(failed).map(drop)
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.shared.caller.pool).await.map_err(failed).map(drop)
     }
 }
 
 impl Migrate for PostgresBackend {
     async fn pending(&self) -> Result<Vec<Migration>> {
-        let mut connection = self.pool().acquire().await.map_err(connecting)?;
+        let mut connection = self.shared.caller.pool.acquire().await.map_err(connecting)?;
         self.steps(&mut connection).await
     }
 
@@ -91,7 +91,9 @@ impl Migrate for PostgresBackend {
         if self.pending().await?.is_empty() {
             return Ok(Vec::new());
         }
-        let mut connection = self.pool().acquire().await.map_err(connecting)?;
+        let mut connection = self.shared.caller.pool.acquire().await.map_err(connecting)?;
+        // Whoever is dropped here may leave a transaction open.
+        connection.close_on_drop();
         let mut tx = connection.begin().await.map_err(failed)?;
         let name = &self.shared.name;
         let lock = name.fill("select pg_advisory_xact_lock(hashtextextended('windlass migrate @text@', 0))");
