@@ -9,6 +9,7 @@ mod flat;
 mod full_notify;
 mod model;
 mod opening;
+mod plans;
 mod stretches;
 mod terminated;
 mod together;
