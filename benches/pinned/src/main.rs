@@ -63,10 +63,8 @@ async fn course<S: System>(time: Duration, rate: usize) -> Course {
 #[tokio::main]
 async fn main() {
     let Options { time, rate, json, chart } = options();
-    let (ours, plain) = tokio::join!(
-        course::<windlass_engine::Windlass>(time, rate),
-        course::<plain::Plain>(time, rate)
-    );
+    let (ours, plain) =
+        tokio::join!(course::<windlass_engine::Windlass>(time, rate), course::<plain::Plain>(time, rate));
     println!("{}, {rate} jobs a second for {time:?}", Postgres::version().expect("its version"));
     for course in [&ours, &plain] {
         course.print();

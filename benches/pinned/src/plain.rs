@@ -18,8 +18,7 @@ create index plain_ready on plain_job (queue, run_at, id) where state = 0;
 create index plain_leases on plain_job (locked_until) where state = 1;
 ";
 
-const PUSH: &str =
-    "insert into plain_job (queue, payload) select 'mail', convert_to(repeat('x', 100), 'UTF8') from generate_series(1, $1)";
+const PUSH: &str = "insert into plain_job (queue, payload) select 'mail', convert_to(repeat('x', 100), 'UTF8') from generate_series(1, $1)";
 
 const CLAIM: &str = "
 update plain_job set state = 1, attempts = attempts + 1, locked_by = $2, locked_until = now() + interval '30 s'
@@ -69,7 +68,8 @@ impl System for Plain {
     }
 
     async fn completed(&self) -> usize {
-        let count = sqlx::query_scalar::<_, i64>("select count(*) from plain_job where state = 2 and attempts = 1");
+        let count =
+            sqlx::query_scalar::<_, i64>("select count(*) from plain_job where state = 2 and attempts = 1");
         usize::try_from(count.fetch_one(&self.pool).await.expect("a count")).expect("a count")
     }
 }

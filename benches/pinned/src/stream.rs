@@ -50,14 +50,22 @@ pub(crate) struct Point {
 pub(crate) struct Course {
     pub(crate) system: &'static str,
     pub(crate) jobs: usize,
+    pub(crate) claimed: usize,
+    pub(crate) completed: usize,
     pub(crate) exactly_once: bool,
     pub(crate) points: Vec<Point>,
 }
 
 impl Course {
     pub(crate) fn print(&self) {
-        println!("\n{}: {} jobs, exactly once: {}", self.system, self.jobs, self.exactly_once);
-        println!("{:>8} {:>8} {:>10} {:>10} {:>9} {:>6}", "s", "claims", "p50 ms", "p99 ms", "backlog", "cpu");
+        println!(
+            "\n{}: {} jobs, {} claimed, {} completed, exactly once: {}",
+            self.system, self.jobs, self.claimed, self.completed, self.exactly_once
+        );
+        println!(
+            "{:>8} {:>8} {:>10} {:>10} {:>9} {:>6}",
+            "s", "claims", "p50 ms", "p99 ms", "backlog", "cpu"
+        );
         for point in &self.points {
             let Point { seconds, claims, p50, p99, backlog, cpu } = point;
             println!("{seconds:>8} {claims:>8} {p50:>10.2} {p99:>10.2} {backlog:>9} {cpu:>6.2}");
@@ -122,6 +130,13 @@ pub(crate) async fn run<S: System>(mut system: S, server: &Postgres, time: Durat
     }
     pusher.await.expect("the pusher");
     let jobs = pushed.load(Ordering::Acquire);
-    let exactly_once = claimed == jobs && system.completed().await == jobs;
-    Course { system: S::NAME, jobs, exactly_once, points }
+    let completed = system.completed().await;
+    Course {
+        system: S::NAME,
+        jobs,
+        claimed,
+        completed,
+        exactly_once: claimed == jobs && completed == jobs,
+        points,
+    }
 }

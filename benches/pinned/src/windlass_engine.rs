@@ -70,8 +70,7 @@ impl System for Windlass {
         let took = begun.elapsed();
         assert!(settled.iter().all(|settled| matches!(settled, windlass::core::Settled::Applied(_))));
         let complete = || Ruling::Complete { output: None };
-        self.verdicts =
-            claimed.jobs.into_iter().map(|job| Verdict::new(job.lease, complete())).collect();
+        self.verdicts = claimed.jobs.into_iter().map(|job| Verdict::new(job.lease, complete())).collect();
         (self.verdicts.len(), took)
     }
 
