@@ -81,8 +81,93 @@ begin
 end
 $windlass$;
 
--- Completes the fresh jobs among these whose lease stands and to which nothing unusual happened: one row of `done` each, and
--- no other. Returns their numbers.
+-- Completes the fresh jobs among these whose lease stands and to which nothing unusual happened, in a transaction of the
+-- engine's own: one row of `done` each, and no lock but one on each span (`sql/fresh.sql`). A span is held by nobody else for
+-- longer than a verb takes. Returns their numbers; null when one of them has ended before, and then none of them was.
+create function @schema@.complete_spans(
+    now_ms bigint, forget integer,
+    queues text[], ids uuid[], epochs integer[], nonces uuid[], lines smallint[], ranks bigint[], seqs bigint[],
+    order_given integer[], plain boolean[], outputs bytea[], numbers bigint[]
+) returns integer[] language plpgsql as $windlass$
+#variable_conflict use_column
+declare
+    g record;
+    p record;
+    has_rows boolean;
+    n integer;
+    part integer[];
+    settled integer[] := '{}';
+begin
+    for g in
+        -- One claim has one span of a queue and rank. They are sorted by place, so those of a span stand together.
+        select s.queue, s.rank, s.nonce, count(*) as size, min(s.n) as from_n, max(s.n) as to_n,
+            min(s.seq) as low, max(s.seq) as high
+        from unnest(queues, epochs, nonces, lines, ranks, seqs, plain) with ordinality
+            s (queue, epoch, nonce, line, rank, seq, plain, n)
+        where s.line = 7 and s.plain and s.epoch = 1
+        group by s.queue, s.rank, s.nonce order by from_n
+    loop
+        select s.last, s.nonce into p from @schema@.span s
+            where s.queue = g.queue and s.rank = g.rank and s.first <= g.low
+            order by s.first desc limit 1 for key share;
+        continue when not found or p.nonce <> g.nonce or p.last < g.high;
+        -- Statements of their own: they see what was done before the span was locked.
+        has_rows := exists (
+            select from @schema@.live l
+            where l.queue = g.queue and l.line = 0 and l.rank = g.rank and l.seq between g.low and g.high
+        );
+        if forget & 1 <> 0 then
+            with gone as (
+                delete from @schema@.job j
+                using unnest(ids[g.from_n:g.to_n], nonces[g.from_n:g.to_n], lines[g.from_n:g.to_n], seqs[g.from_n:g.to_n],
+                    order_given[g.from_n:g.to_n], plain[g.from_n:g.to_n]) s (id, nonce, line, seq, ord, plain)
+                where s.line = 7 and s.plain and s.nonce = g.nonce
+                    and j.queue = g.queue and j.rank = g.rank and j.seq = s.seq and j.id = s.id and j.fresh
+                    and not (has_rows and exists (
+                        select from @schema@.live l where l.queue = g.queue and l.line = 0 and l.rank = g.rank
+                            and l.seq = s.seq and l.id = s.id
+                    ))
+                returning s.ord
+            )
+            select array_agg(g.ord) into part from gone g;
+            n := coalesce(cardinality(part), 0);
+        else
+            insert into @schema@.done (seq, at, id, settled_by, epoch, generation, state, attempts, lost, queue, output)
+            select numbers[s.ord], now_ms, j.id, g.nonce, 1, 0, 4, 1, 0, g.queue, s.output
+            from unnest(ids[g.from_n:g.to_n], nonces[g.from_n:g.to_n], lines[g.from_n:g.to_n], seqs[g.from_n:g.to_n],
+                order_given[g.from_n:g.to_n], plain[g.from_n:g.to_n], outputs[g.from_n:g.to_n])
+                s (id, nonce, line, seq, ord, plain, output)
+            cross join lateral (
+                select b.id from @schema@.job b where b.queue = g.queue and b.rank = g.rank and b.seq = s.seq and b.fresh limit 1
+            ) j
+            where s.line = 7 and s.plain and s.nonce = g.nonce and j.id = s.id
+                and not (has_rows and exists (
+                    select from @schema@.live l where l.queue = g.queue and l.line = 0 and l.rank = g.rank
+                        and l.seq = s.seq and l.id = s.id
+                ));
+            get diagnostics n = row_count;
+            if n = g.size and g.to_n - g.from_n + 1 = n then
+                part := order_given[g.from_n:g.to_n];
+            else
+                select array_agg(s.ord) into part
+                from unnest(ids[g.from_n:g.to_n], order_given[g.from_n:g.to_n]) s (id, ord)
+                join @schema@.done d on d.id = s.id and d.queue = g.queue and d.seq = numbers[s.ord];
+            end if;
+        end if;
+        if n > 0 then
+            settled := settled || part;
+            insert into @schema@.moved (n, gone, came, queue)
+            values (n, 3, case when forget & 1 = 0 then 4 end, g.queue);
+        end if;
+    end loop;
+    return settled;
+exception when unique_violation then
+    return null;
+end
+$windlass$;
+
+-- As `complete_spans`, with a lock on each job's row instead: for the transactions of others, which may take their time, and
+-- where one of the jobs has ended before.
 create function @schema@.complete_fresh(
     now_ms bigint, forget integer,
     queues text[], ids uuid[], epochs integer[], nonces uuid[], lines smallint[], ranks bigint[], seqs bigint[],
@@ -132,11 +217,15 @@ begin
     ), ended as (
         insert into @schema@.done (seq, at, id, settled_by, epoch, generation, state, attempts, lost, queue, output)
         select numbers[g.ord], now_ms, g.id, g.nonce, 1, 0, 4, 1, 0, g.queue, g.output from good g where forget & 1 = 0
+        -- Who holds the span may be completing the same job.
+        on conflict do nothing returning id, queue
+    ), kept as (
+        select g.* from good g where forget & 1 <> 0 or (g.id, g.queue) in (select e.id, e.queue from ended e)
     ), counted as (
         insert into @schema@.moved (n, gone, came, queue)
-        select count(*), 3, case when forget & 1 = 0 then 4 end, g.queue from good g group by g.queue
+        select count(*), 3, case when forget & 1 = 0 then 4 end, k.queue from kept k group by k.queue
     )
-    select array_agg(g.ord) into settled from good g;
+    select array_agg(k.ord) into settled from kept k;
     return settled;
 end
 $windlass$;
@@ -144,12 +233,12 @@ $windlass$;
 -- The verdicts of one call: answers in the order given. `plain` marks completions that give rise to nothing and are the first
 -- for their job; those of jobs without key and limit are one statement. `lines`, `ranks` and `seqs` are the lease's handle:
 -- where the row stands (line 7 if the job was fresh), never believed without id, epoch and nonce. The caller sorts by them, so that rows are locked in
--- one order. `drafts` ride with the verdicts numbered `riding`.
+-- one order. `drafts` ride with the verdicts numbered `riding`. `mine` says whether the transaction is the caller's.
 create function @schema@.settle_all(
     now_ms bigint, forget integer,
     queues text[], ids uuid[], epochs integer[], nonces uuid[], lines smallint[], ranks bigint[], seqs bigint[],
     order_given integer[], rulings smallint[], plain boolean[], afters bigint[], messages text[], panicked boolean[],
-    outputs bytea[], dead smallint[], drafts @schema@.draft[], riding integer[]
+    outputs bytea[], dead smallint[], drafts @schema@.draft[], riding integer[], mine boolean
 ) returns smallint[] language plpgsql as $windlass$
 #variable_conflict use_column
 declare
@@ -169,9 +258,15 @@ begin
     was_fresh := 7 = any (lines);
     if true = any (plain) then
         numbers := array(select nextval('@literal@.entry') from generate_series(1, cardinality(ids)));
-        if was_fresh then
-            settled := @schema@.complete_fresh(now_ms, forget, queues, ids, epochs, nonces, lines, ranks, seqs, order_given,
+        if was_fresh and not mine then
+            settled := @schema@.complete_spans(now_ms, forget, queues, ids, epochs, nonces, lines, ranks, seqs, order_given,
                 plain, outputs, numbers);
+        end if;
+        if was_fresh and coalesce(cardinality(settled), 0) < (
+            select count(*) from unnest(lines, plain) s (line, plain) where s.line = 7 and s.plain
+        ) then
+            settled := settled || @schema@.complete_fresh(now_ms, forget, queues, ids, epochs, nonces, lines, ranks, seqs,
+                order_given, plain, outputs, numbers);
         end if;
     end if;
     if was_fresh and cardinality(settled) is distinct from cardinality(ids) then
@@ -290,11 +385,11 @@ create function @schema@.settle(
     at_ms bigint, forget integer,
     queues text[], ids uuid[], epochs integer[], nonces uuid[], lines smallint[], ranks bigint[], seqs bigint[],
     order_given integer[], rulings smallint[], plain boolean[], afters bigint[], messages text[], panicked boolean[],
-    outputs bytea[], dead smallint[], riding integer[], drafts @schema@.draft[]
+    outputs bytea[], dead smallint[], riding integer[], drafts @schema@.draft[], mine boolean
 ) returns smallint[] language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
 begin
     return @schema@.settle_all(@schema@.tick(at_ms), forget, queues, ids, epochs, nonces, lines, ranks, seqs, order_given,
-        rulings, plain, afters, messages, panicked, outputs, dead, drafts, riding);
+        rulings, plain, afters, messages, panicked, outputs, dead, drafts, riding, mine);
 end
 $windlass$;
 

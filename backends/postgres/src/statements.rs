@@ -69,6 +69,9 @@ pub(crate) struct Statements {
     pub(crate) claim: Arc<str>,
     pub(crate) settle: Arc<str>,
     pub(crate) settle_then: Arc<str>,
+    /// The same two within a caller's transaction.
+    pub(crate) settle_in: Arc<str>,
+    pub(crate) settle_then_in: Arc<str>,
     pub(crate) settle_and_claim: Arc<str>,
     pub(crate) settle_then_and_claim: Arc<str>,
     pub(crate) extend: Arc<str>,
@@ -103,8 +106,10 @@ impl Statements {
                 arguments(4, &JOBS)
             )),
             claim: fill(format!("select * from @schema@.claim($1::int8, {})", arguments(2, &CLAIM))),
-            settle: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {nothing})")),
-            settle_then: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {riding})")),
+            settle: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {nothing}, false)")),
+            settle_then: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {riding}, false)")),
+            settle_in: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {nothing}, true)")),
+            settle_then_in: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {riding}, true)")),
             settle_and_claim: fill(format!("{answer} {settle}, {nothing}, {})", arguments(after, &CLAIM))),
             settle_then_and_claim: fill(format!("{answer} {settle}, {riding}, {})", arguments(after + jobs, &CLAIM))),
             extend: fill(
