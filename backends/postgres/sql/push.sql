@@ -535,3 +535,27 @@ begin
     return next;
 end
 $windlass$;
+
+-- A batch of jobs that differ in id and payload only, and of which each is due at once and has no key, limit, parents or
+-- extras. One of them that is stored already undoes it all: false, and the batch goes the general way.
+create function @schema@.push_alike(
+    at_ms bigint, q text, of_kind text, time_limit bigint, of_version integer, reader integer, most_attempts smallint,
+    of_codec smallint, of_priority smallint, ids uuid[], payloads bytea[]
+) returns boolean language plpgsql as $windlass$
+declare
+    now_ms bigint := @schema@.tick(at_ms);
+begin
+    perform @schema@.enter_gate();
+    -- As in `push_many`.
+    perform set_config('lock_timeout', '100ms', true);
+    insert into @schema@.job (seq, rank, created_at, id, timeout_ms, version, min_reader, max_attempts, line, codec, priority,
+        fresh, queue, kind, payload)
+    select nextval('@literal@.entry'), 9 - of_priority, now_ms, i.id, time_limit, of_version, reader, most_attempts,
+        0, of_codec, of_priority, true, q, of_kind, i.payload
+    from unnest(ids, payloads) i (id, payload);
+    insert into @schema@.moved (n, gone, came, queue) values (cardinality(ids), null, 2, q);
+    return true;
+exception when unique_violation then
+    return false;
+end
+$windlass$;

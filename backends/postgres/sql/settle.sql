@@ -117,41 +117,51 @@ begin
             where l.queue = g.queue and l.line = 0 and l.rank = g.rank and l.seq between g.low and g.high
         );
         if forget & 1 <> 0 then
-            with gone as (
-                delete from @schema@.job j
-                using unnest(ids[g.from_n:g.to_n], nonces[g.from_n:g.to_n], lines[g.from_n:g.to_n], seqs[g.from_n:g.to_n],
-                    order_given[g.from_n:g.to_n], plain[g.from_n:g.to_n]) s (id, nonce, line, seq, ord, plain)
-                where s.line = 7 and s.plain and s.nonce = g.nonce
-                    and j.queue = g.queue and j.rank = g.rank and j.seq = s.seq and j.id = s.id and j.fresh
-                    and not (has_rows and exists (
-                        select from @schema@.live l where l.queue = g.queue and l.line = 0 and l.rank = g.rank
-                            and l.seq = s.seq and l.id = s.id
-                    ))
-                returning s.ord
+            with found as materialized (
+                select s.ord, j.at
+                from unnest(ids[g.from_n:g.to_n], epochs[g.from_n:g.to_n], nonces[g.from_n:g.to_n], lines[g.from_n:g.to_n],
+                    seqs[g.from_n:g.to_n], order_given[g.from_n:g.to_n], plain[g.from_n:g.to_n])
+                    s (id, epoch, nonce, line, seq, ord, plain)
+                cross join lateral (
+                    select b.id, b.ctid as at from @schema@.job b
+                    where b.queue = g.queue and b.rank = g.rank and b.seq = s.seq and b.fresh limit 1
+                ) j
+                left join lateral (
+                    select l.id from @schema@.live l
+                    where has_rows and l.queue = g.queue and l.line = 0 and l.rank = g.rank and l.seq = s.seq and l.id = s.id
+                    limit 1
+                ) l on true
+                where s.line = 7 and s.plain and s.epoch = 1 and s.nonce = g.nonce and j.id = s.id and l.id is null
+            ), gone as (
+                delete from @schema@.job j using found f where j.ctid = f.at returning f.ord
             )
             select array_agg(g.ord) into part from gone g;
             n := coalesce(cardinality(part), 0);
         else
             insert into @schema@.done (seq, at, id, settled_by, epoch, generation, state, attempts, lost, queue, output)
             select numbers[s.ord], now_ms, j.id, g.nonce, 1, 0, 4, 1, 0, g.queue, s.output
-            from unnest(ids[g.from_n:g.to_n], nonces[g.from_n:g.to_n], lines[g.from_n:g.to_n], seqs[g.from_n:g.to_n],
-                order_given[g.from_n:g.to_n], plain[g.from_n:g.to_n], outputs[g.from_n:g.to_n])
-                s (id, nonce, line, seq, ord, plain, output)
+            from unnest(ids[g.from_n:g.to_n], epochs[g.from_n:g.to_n], nonces[g.from_n:g.to_n], lines[g.from_n:g.to_n],
+                seqs[g.from_n:g.to_n], order_given[g.from_n:g.to_n], plain[g.from_n:g.to_n], outputs[g.from_n:g.to_n])
+                s (id, epoch, nonce, line, seq, ord, plain, output)
             cross join lateral (
                 select b.id from @schema@.job b where b.queue = g.queue and b.rank = g.rank and b.seq = s.seq and b.fresh limit 1
             ) j
-            where s.line = 7 and s.plain and s.nonce = g.nonce and j.id = s.id
-                and not (has_rows and exists (
-                    select from @schema@.live l where l.queue = g.queue and l.line = 0 and l.rank = g.rank
-                        and l.seq = s.seq and l.id = s.id
-                ));
+            left join lateral (
+                select l.id from @schema@.live l
+                where has_rows and l.queue = g.queue and l.line = 0 and l.rank = g.rank and l.seq = s.seq and l.id = s.id
+                limit 1
+            ) l on true
+            where s.line = 7 and s.plain and s.epoch = 1 and s.nonce = g.nonce and j.id = s.id and l.id is null;
             get diagnostics n = row_count;
             if n = g.size and g.to_n - g.from_n + 1 = n then
                 part := order_given[g.from_n:g.to_n];
             else
                 select array_agg(s.ord) into part
                 from unnest(ids[g.from_n:g.to_n], order_given[g.from_n:g.to_n]) s (id, ord)
-                join @schema@.done d on d.id = s.id and d.queue = g.queue and d.seq = numbers[s.ord];
+                cross join lateral (
+                    select d.seq from @schema@.done d where d.id = s.id and d.queue = g.queue limit 1
+                ) d
+                where d.seq = numbers[s.ord];
             end if;
         end if;
         if n > 0 then

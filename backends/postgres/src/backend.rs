@@ -20,7 +20,8 @@ use windlass_core::{
 use crate::PostgresOptions;
 use crate::call::{Caller, Operation};
 use crate::error::is_lock_timeout;
-use crate::jobs::{Asked, Jobs, millis};
+use crate::gather::Gather;
+use crate::jobs::{Alike, Asked, Jobs, is_plain, millis};
 use crate::rows::{self, column};
 use crate::statements::{SchemaName, Statements};
 use crate::verdicts::{self, Leases, Verdicts, epoch, nonce, same_length};
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) name: SchemaName,
     pub(crate) sql: Statements,
     pub(crate) wakes: Wakes,
+    pub(crate) gather: Gather,
 }
 
 impl PostgresBackend {
@@ -57,7 +59,7 @@ impl PostgresBackend {
         let sql = Statements::new(&name);
         let wakes = Wakes::new(pool.clone(), &options.schema, options.listens());
         let caller = Caller { pool, timeout: options.timeout, pooler: options.pooler };
-        Self { shared: Arc::new(Shared { caller, options, name, sql, wakes }) }
+        Self { shared: Arc::new(Shared { caller, options, name, sql, wakes, gather: Gather::default() }) }
     }
 
     /// The pool of connections, for transactions of your own.
@@ -167,11 +169,66 @@ pub(crate) fn pushed(row: &PgRow) -> Result<Pushed> {
 }
 
 impl PostgresBackend {
-    async fn send_push(&self, columns: &Jobs<'_>, at: At) -> Result<Vec<PgRow>> {
+    async fn send_push(&self, columns: &Jobs<'_>, at: At) -> Result<Vec<Pushed>> {
         let (at, forget) = (instant(at), self.forget());
         let push = Operation::change("push");
         let bind = |query: Asked<'static>| columns.bind(query.bind(at).bind(false).bind(forget));
-        self.shared.caller.rows(push, &self.shared.sql.push, bind).await
+        let rows = self.shared.caller.rows(push, &self.shared.sql.push, bind).await?;
+        rows.iter().map(pushed).collect()
+    }
+
+    /// Sends a batch that was checked, and rings for it.
+    pub(crate) async fn push_now(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {
+        let pooler = self.shared.options.pooler;
+        // Through a pooler a transaction is several messages: whoever is cut off between them would stay in the gate.
+        let pushed = if pooler {
+            self.send_push(&Jobs::new(jobs).in_live(), at).await?
+        } else {
+            match self.push_fresh(jobs, at).await {
+                // A transaction that is still open pushed one of these ids: wait for it where that holds nobody up.
+                Err(error) if is_lock_timeout(&error) => {
+                    self.send_push(&Jobs::new(jobs).in_live(), at).await?
+                }
+                pushed => pushed?,
+            }
+        };
+        self.pushed(jobs, pushed)
+    }
+
+    /// As [`push_now`](Self::push_now) for the plain jobs of several callers: a lock that one of them needs holds nobody up.
+    pub(crate) async fn push_together(&self, jobs: &[NewJob]) -> Result<Vec<Pushed>> {
+        let pushed = self.push_fresh(jobs, At::Server).await?;
+        self.pushed(jobs, pushed)
+    }
+
+    async fn push_fresh(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {
+        if let Some(alike) = Alike::new(jobs) {
+            let at = instant(at);
+            let row = self
+                .shared
+                .caller
+                .row(Operation::change("push"), &self.shared.sql.push_alike, |query| {
+                    alike.bind(query.bind(at))
+                })
+                .await?;
+            if row.try_get(0).unwrap_or_default() {
+                return Ok(vec![Pushed::Inserted; jobs.len()]);
+            }
+        }
+        self.send_push(&Jobs::new(jobs), at).await
+    }
+
+    fn pushed(&self, jobs: &[NewJob], pushed: Vec<Pushed>) -> Result<Vec<Pushed>> {
+        same_length(jobs.len(), pushed.len())?;
+        let mut rung: Option<&QueueName> = None;
+        for job in jobs {
+            // Most batches are of one queue.
+            if rung != Some(&job.body.queue) {
+                self.shared.wakes.work(job.body.queue.as_str());
+                rung = Some(&job.body.queue);
+            }
+        }
+        Ok(pushed)
     }
 
     /// A settle and a claim side by side. Whatever only one of them did is unknown to the caller: verdicts are sent again, and
@@ -197,7 +254,7 @@ impl PostgresBackend {
             if verdicts.makes_work {
                 self.shared.wakes.work(queue);
             } else {
-                self.shared.wakes.here(Event::Work(queue.into()));
+                self.shared.wakes.here(Event::Freed(queue.into()));
             }
         }
         if verdicts::ended(settled) {
@@ -215,21 +272,12 @@ impl Backend for PostgresBackend {
 
     async fn push(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {
         NewJob::validate_all(jobs)?;
-        let pooler = self.shared.options.pooler;
-        // Through a pooler a transaction is several messages: whoever is cut off between them would stay in the gate.
-        let columns = if pooler { Jobs::new(jobs).in_live() } else { Jobs::new(jobs) };
-        let rows = match self.send_push(&columns, at).await {
-            // A transaction that is still open pushed one of these ids: wait for it where that holds nobody up.
-            Err(error) if !pooler && is_lock_timeout(&error) => {
-                self.send_push(&columns.in_live(), at).await?
+        match jobs {
+            [job] if at == At::Server && !self.shared.options.pooler && is_plain(&job.body) => {
+                Ok(vec![self.push_gathered(job).await?])
             }
-            answer => answer?,
-        };
-        same_length(jobs.len(), rows.len())?;
-        for job in jobs {
-            self.shared.wakes.work(job.body.queue.as_str());
+            _ => self.push_now(jobs, at).await,
         }
-        rows.iter().map(pushed).collect()
     }
 
     async fn claim(&self, claim: &Claim, at: At) -> Result<Claimed> {
@@ -480,13 +528,16 @@ impl Backend for PostgresBackend {
                 _ => {}
             }
             let next = Instant::now() + pace.next(self.shared.wakes.hears());
-            bell.until(deadline.min(next), |event| match event {
-                Event::Work(queue) => queues.iter().any(|name| *name == **queue),
+            let heard = bell.until(deadline.min(next), |event| match event {
+                Event::Work(queue) | Event::Freed(queue) => queues.iter().any(|name| *name == **queue),
                 Event::Control(told) => *told == session.as_u128(),
                 Event::Anything => true,
                 Event::Ended => false,
-            })
-            .await;
+            });
+            if matches!(heard.await, Some(Event::Work(_))) {
+                // A claim looks better than this could.
+                return Ok(Wake::Work);
+            }
         }
     }
 

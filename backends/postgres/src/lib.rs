@@ -12,6 +12,7 @@ mod backend;
 mod call;
 mod error;
 mod extras;
+mod gather;
 mod inspect;
 mod jobs;
 mod manage;
