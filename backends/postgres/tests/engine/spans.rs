@@ -228,12 +228,12 @@ async fn a_large_settle_and_claim_go_side_by_side_and_each_is_whole() {
     assert_eq!(failed.effect(), Effect::Unknown, "{failed}");
     assert_eq!((count(backend, "done").await, count(backend, "span").await), (100, 3));
     assert_eq!(backend.hand_back(claim.session, Some(claim.nonce), NOW).await.expect("hand back"), 100);
-    refuse_rows(backend, "span").await;
+    // Those handed back have rows in `live` now, and a claim of such has one in `lease`.
+    refuse_rows(backend, "lease").await;
     let failed = backend.settle_and_claim(&verdicts, &ask(100), NOW).await.expect_err("neither");
     assert_eq!(failed.effect(), Effect::NotApplied, "{failed}");
     take_rows(backend, "done").await;
-    push(backend, 100).await;
-    let failed = backend.settle_and_claim(&verdicts, &ask(100), NOW).await.expect_err("no row of span");
+    let failed = backend.settle_and_claim(&verdicts, &ask(100), NOW).await.expect_err("no row of lease");
     assert_eq!(failed.effect(), Effect::Unknown, "{failed}");
     assert_eq!(count(backend, "done").await, 200);
 }
