@@ -34,6 +34,8 @@ const LOOK_MOST: Duration = Duration::from_millis(100);
 /// From so many verdicts, and so many jobs asked for, a settle and a claim that have nothing to do with each other go out side
 /// by side: what two transactions and two connections cost is less than what one of the two takes.
 const APART: usize = 32;
+/// So many verdicts that have nothing to do with each other go out as two transactions side by side.
+const HALVES: usize = 256;
 
 /// The Postgres engine on one namespace. Clones share a pool of connections.
 #[derive(Clone)]
@@ -231,6 +233,33 @@ impl PostgresBackend {
         Ok(pushed)
     }
 
+    async fn settle_at_once(&self, verdicts: &[Verdict], at: At) -> Result<Vec<Settled>> {
+        let columns = Verdicts::new(verdicts);
+        let (at, forget) = (instant(at), self.forget());
+        let sql = if columns.has_then() { &self.shared.sql.settle_then } else { &self.shared.sql.settle };
+        let row = self
+            .shared
+            .caller
+            .row(Operation::change("settle"), sql, |query| columns.bind(query.bind(at).bind(forget)))
+            .await?;
+        let answers: Vec<i16> = row.try_get(0).unwrap_or_default();
+        same_length(verdicts.len(), answers.len())?;
+        let settled = verdicts::settled(&answers)?;
+        self.tell(&columns, &settled);
+        Ok(settled)
+    }
+
+    /// Two parts of a batch side by side, in which no job is named twice.
+    async fn settle_halves(&self, verdicts: &[Verdict], at: At) -> Result<Vec<Settled>> {
+        let (first, second) = verdicts.split_at(verdicts.len() / 2);
+        match tokio::join!(self.settle_at_once(first, at), self.settle_at_once(second, at)) {
+            (Ok(first), Ok(second)) => Ok([first, second].concat()),
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => Err(error.effect_unknown()),
+            (Err(first), Err(second)) if second.effect() == Effect::Unknown => Err(first.effect_unknown()),
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
     /// A settle and a claim side by side. Whatever only one of them did is unknown to the caller: verdicts are sent again, and
     /// what a claim took is handed back.
     async fn settle_beside_claim(
@@ -294,19 +323,10 @@ impl Backend for PostgresBackend {
 
     async fn settle(&self, verdicts: &[Verdict], at: At) -> Result<Vec<Settled>> {
         Verdict::validate_all(verdicts)?;
-        let columns = Verdicts::new(verdicts);
-        let (at, forget) = (instant(at), self.forget());
-        let sql = if columns.has_then() { &self.shared.sql.settle_then } else { &self.shared.sql.settle };
-        let row = self
-            .shared
-            .caller
-            .row(Operation::change("settle"), sql, |query| columns.bind(query.bind(at).bind(forget)))
-            .await?;
-        let answers: Vec<i16> = row.try_get(0).unwrap_or_default();
-        same_length(verdicts.len(), answers.len())?;
-        let settled = verdicts::settled(&answers)?;
-        self.tell(&columns, &settled);
-        Ok(settled)
+        if verdicts.len() >= HALVES && verdicts::are_apart(verdicts) {
+            return self.settle_halves(verdicts, at).await;
+        }
+        self.settle_at_once(verdicts, at).await
     }
 
     async fn settle_and_claim(

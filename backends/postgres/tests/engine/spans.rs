@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use windlass_conformance::{Env, TransactionalEnv, bury, complete, retry};
+use windlass_conformance::{Env, TransactionalEnv, bury, complete, draft, retry};
 use windlass_core::{
     Backend, Cancelling, ClaimedJob, Effect, Inspect, JobRef, Lease, Manage, Settled, StateKind, Sweep,
     Timestamp, Transactional, Verdict,
@@ -50,6 +50,10 @@ const ANNOTATE: &str = "select @schema@.annotate(@now@, 'mail', @id@, 1, @nonce@
 const DELETE: &str = "select @schema@.delete(@now@, 'mail', @id@, 0)";
 const REVIVE: &str = "select * from @schema@.revive(@now@, 'mail', @id@)";
 const HAND_BACK: &str = "select @schema@.hand_back(@now@, s.session, s.nonce, 0, 1000) from @schema@.span s where s.nonce = @nonce@";
+
+const PUSH_CHILD: &str = "select * from @schema@.push(@now@, false, 0, array['@child@'::uuid], '{mail}', '{greet}', array['x'::bytea], \
+     '{null}', '{1}', '{1}', '{1}', '{0}', '{5}', '{16}', '{null}', '{null}', \
+     array[jsonb_build_object('parents', jsonb_build_array(jsonb_build_array('mail', @id@)))::text])";
 
 async fn settle(backend: &PostgresBackend, lease: &Lease) -> Settled {
     let verdict = Verdict::new(lease.clone(), complete());
@@ -113,6 +117,17 @@ async fn a_repeat_does_not_end_a_job_that_is_about_to_be_revived() {
     assert_eq!(settled_after(&namespace, REVIVE, &jobs[0].lease).await, Settled::AlreadyApplied);
     assert_eq!(state(backend, &jobs[0].lease.job).await, Some(StateKind::Ready));
     assert_eq!(count(backend, "done").await, 0);
+}
+
+#[tokio::test]
+async fn a_verdict_waits_for_a_child_that_is_about_to_be_bound() {
+    let namespace = fresh().await;
+    let backend = namespace.backend();
+    let jobs = claimed(backend, 2).await;
+    let child = draft().job();
+    let call = PUSH_CHILD.replace("@child@", &child.id.as_uuid().to_string());
+    assert_eq!(settled_after(&namespace, &call, &jobs[0].lease).await, COMPLETED);
+    assert_eq!(state(backend, &child).await, Some(StateKind::Ready));
 }
 
 #[tokio::test]
