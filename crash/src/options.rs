@@ -80,7 +80,7 @@ impl Options {
         }
         let engine = options.engine;
         // Enough that a run of a few seconds shows a fence that is missing.
-        options.zombies = zombies.unwrap_or(if options.kills == 0 { 0 } else { 3 + options.kills / 20 });
+        options.zombies = zombies.unwrap_or(if options.kills == 0 { 0 } else { 5 + options.kills / 20 });
         let some = if options.kills > 0 && engine.has_server() { 4 + options.kills / 10 } else { 0 };
         options.server_kills = server_kills.unwrap_or(some);
         ensure!(
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn flags_are_read_and_bad_ones_are_named() {
         let options = Options::parse(&["--jobs", "500", "--kills", "3", "--seed", "9", "--keep"]).unwrap();
-        assert_eq!((options.zombies, options.server_kills), (3, 0));
+        assert_eq!((options.zombies, options.server_kills), (5, 0));
         assert_eq!((options.jobs, options.kills, options.seed, options.keep), (500, 3, 9, true));
         for (flags, why) in [
             (&["--jobs"][..], "--jobs takes a value"),

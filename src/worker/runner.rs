@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::drive::Shared;
+use super::hand::Given;
 use crate::any::Engine;
 use crate::executor::Finished;
 
@@ -20,34 +21,46 @@ pub(crate) async fn run<B: Engine>(shared: Arc<Shared<B>>) {
         if let Some((cause, text)) = &finished.failure {
             tracing::warn!(%id, %kind, ?cause, ran = ?finished.ran, error = %text, "a job failed");
         }
-        let drive_is_due;
         // The clock is read once a job: the end of one is the beginning of the next.
         let ended = Instant::now();
-        (given, drive_is_due) = hand_in(&shared, job.place, finished, begun, ended);
-        begun = ended;
-        if drive_is_due {
-            // The woken drive stands next in line on this thread, where nobody else can take it: make way.
-            tokio::task::yield_now().await;
-            begun = Instant::now();
-        }
+        given = match hand_in(&shared, job.place, finished, begun, ended) {
+            Next::Begins(next) => {
+                begun = ended;
+                next
+            }
+            Next::Waits => {
+                // The woken drive stands next in line on this thread, where nobody else can take it: make way. Without a
+                // job: whoever stood still meanwhile would start it on a lease that is over.
+                tokio::task::yield_now().await;
+                begun = Instant::now();
+                shared.hand().next(shared.must_last_until(begun))
+            }
+        };
     }
     shared.bell.notify_one();
 }
 
-/// Hands in the end of a run and takes the next job, under one lock.
+/// What a runner does after a job.
+enum Next {
+    /// It runs this one; without one it retires.
+    Begins(Option<Given>),
+    /// It lets the drive go first.
+    Waits,
+}
+
+/// Hands in the end of a run and, unless the drive is due, takes the next job under the same lock.
 fn hand_in<B: Engine>(
     shared: &Shared<B>,
     place: usize,
     finished: Finished,
     begun: Instant,
     ended: Instant,
-) -> (Option<super::hand::Given>, bool) {
+) -> Next {
     let mut hand = shared.hand();
-    let drive_is_due = hand.finished(place, finished, ended - begun);
-    let next = hand.next(shared.must_last_until(ended));
-    drop(hand);
-    if drive_is_due {
+    if hand.finished(place, finished, ended - begun) {
+        drop(hand);
         shared.bell.notify_one();
+        return Next::Waits;
     }
-    (next, drive_is_due)
+    Next::Begins(hand.next(shared.must_last_until(ended)))
 }

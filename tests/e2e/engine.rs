@@ -1,7 +1,8 @@
 //! A memory engine behind a wire: its calls take time, and any of them can be made to hang.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use windlass::MemoryBackend;
@@ -21,8 +22,12 @@ pub(crate) struct Far {
     delays: Arc<Delays>,
 }
 
-#[derive(Default, Debug)]
+/// For how long, and what is called before.
+type Freeze = (Duration, Box<dyn FnOnce() + Send>);
+
+#[derive(Default)]
 struct Delays {
+    freeze: Mutex<Option<Freeze>>,
     settle: AtomicU64,
     claim: AtomicU64,
     extend: AtomicU64,
@@ -31,6 +36,12 @@ struct Delays {
     /// How many waits are still answered with a call for control that nobody made, and how many were made in all.
     false_alarms: AtomicU64,
     waits: AtomicU64,
+}
+
+impl fmt::Debug for Delays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delays").finish_non_exhaustive()
+    }
 }
 
 impl Far {
@@ -52,6 +63,19 @@ impl Far {
 
     pub(crate) fn waits_take(&self, time: Duration) {
         set(&self.delays.wait, time);
+    }
+
+    /// Within the next call that settles, the worker's process stands still for so long. `first` is called before.
+    pub(crate) fn freezes_while_it_settles(&self, time: Duration, first: impl FnOnce() + Send + 'static) {
+        *self.delays.freeze.lock().unwrap() = Some((time, Box::new(first)));
+    }
+
+    async fn freeze(&self) {
+        let freeze = self.delays.freeze.lock().unwrap().take();
+        if let Some((time, first)) = freeze {
+            first();
+            tokio::time::advance(time).await;
+        }
     }
 
     /// Answers so many waits at once with a call for control that nobody made.
@@ -106,6 +130,7 @@ impl Backend for Far {
         both_ways(&self.delays.claim, async move { inner.claim(&claim, at).await }).await
     }
     async fn settle(&self, verdicts: &[Verdict], at: At) -> Result<Vec<Settled>> {
+        self.freeze().await;
         let (inner, verdicts) = (self.inner.clone(), verdicts.to_vec());
         both_ways(&self.delays.settle, async move { inner.settle(&verdicts, at).await }).await
     }
@@ -115,6 +140,7 @@ impl Backend for Far {
         claim: &Claim,
         at: At,
     ) -> Result<(Vec<Settled>, Claimed)> {
+        self.freeze().await;
         let (inner, verdicts, claim) = (self.inner.clone(), verdicts.to_vec(), claim.clone());
         both_ways(&self.delays.settle, async move { inner.settle_and_claim(&verdicts, &claim, at).await })
             .await

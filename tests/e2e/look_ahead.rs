@@ -1,5 +1,7 @@
 //! Jobs claimed ahead: held, not started, and still everybody's.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use windlass::core::{At, Backend as _, Claim, Kind, Nonce, QueueName, SessionId, Sweep};
@@ -204,4 +206,28 @@ async fn one_whose_lease_was_lost_while_it_waited_is_not_started() {
     }
     let (frozen, _) = (working.stop().await, heir.stop().await);
     assert_eq!(frozen.lost, 4, "the one that ran, and three that waited");
+}
+
+#[tokio::test(start_paused = true)]
+async fn none_starts_after_its_lease_when_the_process_stood_still_between_two_jobs() {
+    let world = World::new();
+    let (far, worker) = world.far();
+    let short = (0..12).map(|n| act(&format!("ahead {n}"), Do::Sleep(milliseconds(15))));
+    let (working, _, ahead) = holding_with(&world, &far, short_of(worker), seconds(1), short).await;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let (lines, noted) = (world.journal.clone(), Arc::clone(&begun));
+    far.freezes_while_it_settles(hours(1), move || {
+        let ahead = lines.lines().iter().filter(|line| line.starts_with("ahead")).count();
+        noted.store(ahead, Ordering::Relaxed);
+    });
+    world.pass(seconds(10)).await;
+    let mut first = 0;
+    for job in &ahead {
+        let recorded = world.find(job).await;
+        assert_eq!((recorded.state(), recorded.history().attempts), (StateKind::Completed, 1));
+        first += usize::from(recorded.history().epoch == 1);
+    }
+    assert!(first < ahead.len(), "it stood still when all was over");
+    assert_eq!(first, begun.load(Ordering::Relaxed), "the others were handed back, and claimed again");
+    working.stop().await;
 }

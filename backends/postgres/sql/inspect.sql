@@ -50,12 +50,13 @@ returns table (queue text, id uuid) language sql stable as $windlass$
     order by p.id, p.queue limit bound
 $windlass$;
 
--- A page: looks at `bound` jobs after the given one and returns those that pass. `last` marks the last one looked at, which is
+-- A page: looks at `bound` jobs after the given one and returns those that pass. Without bitmaps, which have no order: each page
+-- would read and sort all that comes after it. `last` marks the last one looked at, which is
 -- returned whether it passes or not.
 create function @schema@.list(
     at_ms bigint, q text, states smallint[], of_kind text, tag text, after_id uuid, after_queue text, bound integer
 ) returns table (passes boolean, is_last boolean, looked bigint, rec @schema@.record)
-language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off as $windlass$
 #variable_conflict use_column
 begin
     perform @schema@.tick(at_ms);
@@ -63,9 +64,10 @@ begin
     select * from (
         select (cardinality(states) = 0 or r.state = any (states)) and (of_kind is null or r.kind = of_kind)
                 and (tag is null or coalesce(r.extras -> 'tags' ? tag, false)) as passes,
-            row_number() over (order by a.id desc, a.queue desc) = 1 as is_last, count(*) over () as looked, r as rec
+            row_number() over (order by a.id desc, a.queue desc) = 1 as is_last, count(*) over () as looked, r::@schema@.record as rec
         from @schema@.addresses(q, after_id, after_queue, bound) a
-        join @schema@.record r on r.queue = a.queue and r.id = a.id
+        -- One at a time, whatever the planner knows of the tables.
+        cross join lateral (select b.* from @schema@.record b where b.queue = a.queue and b.id = a.id offset 0) r
     ) p where p.passes or p.is_last
     order by (p.rec).id, (p.rec).queue;
 end

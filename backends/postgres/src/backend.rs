@@ -37,7 +37,8 @@ const APART: usize = 32;
 /// So many verdicts that have nothing to do with each other go out as two transactions side by side.
 const HALVES: usize = 256;
 
-/// The Postgres engine on one namespace. Clones share a pool of connections.
+/// The Postgres engine on one namespace. Clones share its connections, which nobody else gets: see
+/// [`pool`](PostgresBackend::pool).
 #[derive(Clone)]
 pub struct PostgresBackend {
     pub(crate) shared: Arc<Shared>,
@@ -45,6 +46,8 @@ pub struct PostgresBackend {
 
 pub(crate) struct Shared {
     pub(crate) caller: Caller,
+    /// The application's connections.
+    theirs: PgPool,
     pub(crate) options: PostgresOptions,
     pub(crate) name: SchemaName,
     pub(crate) sql: Statements,
@@ -56,18 +59,29 @@ impl PostgresBackend {
     pub(crate) const NAME_OF_ENGINE: &'static str = "postgres";
     pub(crate) const SCHEMES_OF_URLS: &'static [&'static str] = &["postgres", "postgresql"];
 
-    pub(crate) fn assemble(pool: PgPool, options: PostgresOptions) -> Self {
+    /// `own` is for the verbs alone, `theirs` for the application's transactions.
+    pub(crate) fn assemble(own: PgPool, theirs: PgPool, options: PostgresOptions) -> Self {
         let name = SchemaName::new(&options.schema);
         let sql = Statements::new(&name);
-        let wakes = Wakes::new(pool.clone(), &options.schema, options.listens());
-        let caller = Caller { pool, timeout: options.timeout, pooler: options.pooler };
-        Self { shared: Arc::new(Shared { caller, options, name, sql, wakes, gather: Gather::default() }) }
+        let wakes = Wakes::new(own.clone(), &options.schema, options.listens());
+        let caller = Caller { pool: own, timeout: options.timeout, pooler: options.pooler };
+        let gather = Gather::default();
+        Self { shared: Arc::new(Shared { caller, theirs, options, name, sql, wakes, gather }) }
     }
 
-    /// The pool of connections, for transactions of your own.
+    /// A pool of connections for transactions of your own: the one given to [`from_pool`](Self::from_pool), or else one that
+    /// opens its first connection when you ask for it. The engine's verbs never use it. What an application leaves on a
+    /// connection (a transaction whose `begin` was cancelled stays open in sqlx 0.9) would otherwise swallow a claim or a
+    /// dispatch that was acknowledged; and handlers that hold all connections cannot keep the engine from extending their leases.
     #[must_use]
     pub fn pool(&self) -> &PgPool {
-        &self.shared.caller.pool
+        &self.shared.theirs
+    }
+
+    /// Closes the engine's own connections, after the verbs that are under way. Verbs fail from then on, with
+    /// [`ErrorKind::Connection`](windlass_core::ErrorKind::Connection). [`pool`](Self::pool) stays open.
+    pub async fn close(&self) {
+        self.shared.caller.pool.close().await;
     }
 
     /// The schema of the namespace.

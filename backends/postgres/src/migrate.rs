@@ -1,6 +1,7 @@
 //! Making a namespace, and bringing it up to date.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row};
 use windlass_core::{Error, Migrate, Migration, Result};
 
 use crate::PostgresBackend;
@@ -9,6 +10,9 @@ use crate::statements::SCHEMA_FILES;
 
 /// All migrations, in order. A released one is never changed: the next version adds to it.
 const MIGRATIONS: [Migration; 1] = [Migration { version: 1, name: "tables and functions" }];
+
+/// The way back of each.
+const WAYS_BACK: [&str; MIGRATIONS.len()] = ["drop schema @schema@ cascade"];
 
 fn failed(error: sqlx::Error) -> Error {
     match of_statement(error, true) {
@@ -65,19 +69,56 @@ impl PostgresBackend {
         Ok(())
     }
 
+    /// Takes back every migration above version `to`, the newest first, in one transaction and behind the lock of
+    /// [`migrate`](Migrate::migrate). Version 0 is no namespace at all: all its jobs are gone then, so stop the workers first.
+    /// Returns what was taken back: nothing for a namespace that is not above `to`, or not there.
+    ///
+    /// # Errors
+    /// As [`migrate`](Migrate::migrate). One that failed, or whose future was dropped, changed nothing.
+    pub async fn migrate_down(&self, to: u32) -> Result<Vec<Migration>> {
+        let mut connection = self.connection().await?;
+        let mut tx = connection.begin().await.map_err(failed)?;
+        self.lock(&mut tx).await?;
+        let version = self.version(&mut tx).await?;
+        let mut taken_back = Vec::new();
+        for (step, back) in MIGRATIONS.into_iter().zip(WAYS_BACK).rev() {
+            if step.version > to && step.version <= version {
+                let back = self.shared.name.fill(back);
+                sqlx::raw_sql(AssertSqlSafe(back)).execute(&mut *tx).await.map_err(failed)?;
+                taken_back.push(step);
+            }
+        }
+        tx.commit().await.map_err(failed)?;
+        Ok(taken_back)
+    }
+
+    /// A connection for a transaction, which is not given back: whoever is dropped meanwhile may leave it open.
+    async fn connection(&self) -> Result<PoolConnection<Postgres>> {
+        let mut connection = self.shared.caller.pool.acquire().await.map_err(connecting)?;
+        connection.close_on_drop();
+        Ok(connection)
+    }
+
+    /// One process at a time, to the end of the transaction.
+    async fn lock(&self, connection: &mut PgConnection) -> Result<()> {
+        let lock = "select pg_advisory_xact_lock(hashtextextended('windlass migrate @text@', 0))";
+        let lock = self.shared.name.fill(lock);
+        sqlx::raw_sql(AssertSqlSafe(lock)).execute(connection).await.map_err(failed).map(drop)
+    }
+
     /// Drops the namespace: the schema, and every job in it. For tests and for those who leave.
     ///
     /// # Errors
     /// As [`migrate`](Migrate::migrate).
     pub async fn drop_namespace(&self) -> Result<()> {
         let sql = self.shared.name.fill("drop schema if exists @schema@ cascade");
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(self.pool()).await.map_err(failed).map(drop)
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.shared.caller.pool).await.map_err(failed).map(drop)
     }
 }
 
 impl Migrate for PostgresBackend {
     async fn pending(&self) -> Result<Vec<Migration>> {
-        let mut connection = self.pool().acquire().await.map_err(connecting)?;
+        let mut connection = self.shared.caller.pool.acquire().await.map_err(connecting)?;
         self.steps(&mut connection).await
     }
 
@@ -91,11 +132,10 @@ impl Migrate for PostgresBackend {
         if self.pending().await?.is_empty() {
             return Ok(Vec::new());
         }
-        let mut connection = self.pool().acquire().await.map_err(connecting)?;
+        let mut connection = self.connection().await?;
         let mut tx = connection.begin().await.map_err(failed)?;
+        self.lock(&mut tx).await?;
         let name = &self.shared.name;
-        let lock = name.fill("select pg_advisory_xact_lock(hashtextextended('windlass migrate @text@', 0))");
-        sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *tx).await.map_err(failed)?;
         let steps = self.steps(&mut tx).await?;
         if !steps.is_empty() {
             let there: bool =

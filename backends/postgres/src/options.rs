@@ -65,8 +65,8 @@ impl PostgresOptions {
         self
     }
 
-    /// How many connections this process may open: 10 unless told otherwise, and one more that listens. No effect on a pool
-    /// that is the caller's.
+    /// How many connections the engine's verbs may use in this process: 10 unless told otherwise, and one more that listens.
+    /// [`PostgresBackend::pool`] may open as many again for transactions of yours, unless it is a pool that you brought.
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections.max(1);
@@ -218,42 +218,63 @@ impl PostgresBackend {
         let first = first.map_err(|error| error.during(Self::NAME_OF_ENGINE, "connect"))?;
         // It said what was asked of it; how it ends is of no interest.
         let _ = first.close().await;
-        let pooler = options.pooler;
-        let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections)
-            .acquire_timeout(options.timeout.min(ACQUIRE_MOST))
-            .test_before_acquire(false)
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    // Behind a pooler a setting would stay with whoever comes next.
-                    if !pooler {
-                        let read_committed = "set default_transaction_isolation = 'read committed'";
-                        sqlx::raw_sql(read_committed).execute(connection).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > ASK_AFTER {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
+        let own = settings(&options).connect_lazy_with(connect.clone());
+        let theirs = settings(&options)
+            .after_release(|connection, _| Box::pin(async move { Ok(is_at_rest(connection).await) }))
             .connect_lazy_with(connect);
-        Ok(Self::assemble(pool, options))
+        Ok(Self::assemble(own, theirs, options))
     }
 
-    /// The namespace that `options` name over a pool of the caller's. Clones of the pool share its connections. Listening, if
-    /// it is on, opens one connection more, with the pool's settings.
+    /// The namespace that `options` name on the server of a pool of the caller's, which becomes [`pool`](Self::pool). The
+    /// engine's verbs get connections of their own, with the settings and callbacks of that pool, at most
+    /// [`max_connections`](PostgresOptions::max_connections), and one more that listens, if that is on.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for options that cannot work. Nothing is connected here.
     pub fn from_pool(pool: PgPool, options: PostgresOptions) -> Result<Self> {
         options.check()?;
-        Ok(Self::assemble(pool, options))
+        let theirs = pool.options().clone();
+        let patience = theirs.get_acquire_timeout().min(options.timeout).min(ACQUIRE_MOST);
+        let own = theirs
+            .min_connections(0)
+            .max_connections(options.max_connections)
+            .acquire_timeout(patience)
+            .connect_lazy_with(pool.connect_options().as_ref().clone());
+        Ok(Self::assemble(own, pool, options))
     }
+}
+
+/// How connections are kept that are opened for `options`.
+fn settings(options: &PostgresOptions) -> PgPoolOptions {
+    let pooler = options.pooler;
+    PgPoolOptions::new()
+        .max_connections(options.max_connections)
+        .acquire_timeout(options.timeout.min(ACQUIRE_MOST))
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                // Behind a pooler a setting would stay with whoever comes next.
+                if !pooler {
+                    let read_committed = "set default_transaction_isolation = 'read committed'";
+                    sqlx::raw_sql(read_committed).execute(connection).await?;
+                }
+                Ok(())
+            })
+        })
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > ASK_AFTER {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+}
+
+/// Whether no transaction is open on a connection that the application has given back. The driver does not say: its `begin`
+/// leaves one when its future is dropped. A block that ends its own transaction is refused within another's.
+async fn is_at_rest(connection: &mut PgConnection) -> bool {
+    sqlx::raw_sql("do 'begin rollback; end'").execute(connection).await.is_ok()
 }
 
 #[cfg(test)]

@@ -39,23 +39,12 @@ async fn lock_now_and_then(pool: PgPool, schema: String, held: Duration) {
 async fn a_pool_that_is_used_up_again_and_again_loses_and_doubles_nothing() {
     let namespace = with(options().virtual_time(false)).await;
     let truth = namespace.backend();
-    let pool = PgPoolOptions::new()
-        .max_connections(2)
-        .acquire_timeout(Duration::from_millis(30))
-        .connect(&url())
-        .await
-        .expect("a pool");
-    let options = PostgresOptions::new().schema(truth.schema()).listen(false);
-    let backend = PostgresBackend::from_pool(pool.clone(), options).expect("options");
-    // The application takes all connections there are, every now and then.
-    let hog = tokio::spawn(async move {
-        loop {
-            let taken = (pool.acquire().await, pool.acquire().await);
-            tokio::time::sleep(Duration::from_millis(60)).await;
-            drop(taken);
-            tokio::time::sleep(Duration::from_millis(60)).await;
-        }
-    });
+    let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(30)).connect(&url()).await;
+    let options = PostgresOptions::new().schema(truth.schema()).max_connections(2).listen(false);
+    let backend = PostgresBackend::from_pool(pool.expect("a pool"), options).expect("options");
+    // Every now and then all connections there are wait for a lock.
+    let (pool, schema) = (truth.pool().clone(), truth.schema().to_owned());
+    let hog = tokio::spawn(lock_now_and_then(pool, schema, Duration::from_millis(60)));
     let failures = through(&[backend.clone(), backend.clone(), backend], truth, 600).await;
     hog.abort();
     println!("{failures:?}");

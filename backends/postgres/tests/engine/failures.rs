@@ -104,29 +104,70 @@ async fn a_verb_that_takes_too_long_is_unknown_and_one_that_reads_is_not() {
 }
 
 #[tokio::test]
-async fn a_pool_that_is_used_up_is_unavailable() {
+async fn connections_that_are_used_up_are_unavailable() {
     let namespace = with(options().virtual_time(false)).await;
+    let made = namespace.backend();
     let options = PostgresOptions::new()
-        .schema(namespace.backend().schema())
+        .schema(made.schema())
         .max_connections(1)
         .listen(false)
-        .timeout(Duration::from_secs(3));
+        .timeout(Duration::from_secs(20));
     let pool = sqlx::postgres::PgPoolOptions::new()
-        .max_connections(1)
         // Time to open its connection on a busy machine.
         .acquire_timeout(Duration::from_secs(1))
         .connect(&url())
         .await
         .expect("a pool");
     let backend = PostgresBackend::from_pool(pool, options).expect("options");
-    let taken = backend.pool().acquire().await.expect("the only connection");
+    let schema = backend.schema().to_owned();
+    let mut tx = made.pool().begin().await.expect("begin");
+    let lock = format!("lock table \"{schema}\".job in access exclusive mode");
+    sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *tx).await.expect("lock");
+    let pusher = backend.clone();
+    let waits = tokio::spawn(async move { pusher.push(&[draft().build()], At::Server).await });
+    somebody_waits(made.pool(), &schema).await;
     let failed = error(backend.push(&[draft().build()], At::Server).await);
     assert_eq!((failed.kind(), failed.effect()), (ErrorKind::Unavailable, Effect::NotApplied), "{failed}");
-    drop(taken);
+    tx.commit().await.expect("commit");
+    waits.await.expect("the pusher").expect("push");
     backend.push(&[draft().build()], At::Server).await.expect("it works again");
-    backend.pool().close().await;
+    backend.close().await;
     let failed = error(backend.push(&[draft().build()], At::Server).await);
     assert_eq!((failed.kind(), failed.effect()), (ErrorKind::Connection, Effect::NotApplied), "{failed}");
+    sqlx::query("select 1").execute(backend.pool()).await.expect("the pool is the caller's");
+}
+
+/// sqlx 0.9 leaves a transaction open on a connection whose `begin` is dropped at the wrong moment, and its pool hands that
+/// connection on. A verb within it would be answered, and never be committed.
+#[tokio::test]
+async fn a_begin_that_was_dropped_swallows_nothing() {
+    let namespace = with(options().virtual_time(false)).await;
+    let made = namespace.backend();
+    let options = PostgresOptions::new().schema(made.schema()).max_connections(1).listen(false);
+    let name = format!("{}?application_name=dropped-{}", url(), made.schema());
+    let backend = PostgresBackend::connect_with(&name, options).await.expect("connect");
+    backend.push(&[draft().build()], At::Server).await.expect("push");
+    backend.pool().begin().await.expect("begin").rollback().await.expect("rollback");
+    for round in 0..24 {
+        let mut begin = Box::pin(backend.pool().begin());
+        for _ in 0..=round % 3 {
+            if futures::poll!(&mut begin).is_ready() {
+                break;
+            }
+        }
+        drop(begin);
+        let job = draft();
+        backend.push(&[job.clone().build()], At::Server).await.expect("push");
+        assert!(made.get(&job.job(), At::Server).await.expect("get").is_some(), "swallowed in round {round}");
+    }
+    let open = "select count(*) from pg_stat_activity where application_name = $1 and state like 'idle in%'";
+    let name = format!("dropped-{}", made.schema());
+    let mut looks = 0;
+    while sqlx::query_scalar::<_, i64>(open).bind(&name).fetch_one(made.pool()).await.expect("activity") > 0 {
+        assert!(looks < 500, "a transaction stays open");
+        looks += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

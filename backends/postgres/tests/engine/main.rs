@@ -10,6 +10,7 @@ mod full_notify;
 mod gathered;
 mod model;
 mod opening;
+mod plans;
 mod spans;
 mod stretches;
 mod terminated;

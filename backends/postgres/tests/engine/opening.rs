@@ -64,6 +64,23 @@ async fn a_namespace_that_is_not_there_says_so() {
 }
 
 #[tokio::test]
+async fn a_migration_is_taken_back_once_by_many_at_once() {
+    let options = options().virtual_time(false);
+    let backend = open(&options).await;
+    backend.push(&[draft().build()], At::Server).await.expect("push");
+    assert!(backend.migrate_down(1).await.expect("down").is_empty(), "it is not above");
+    let (one, other) = tokio::join!(backend.migrate_down(0), backend.migrate_down(0));
+    let (one, other) = (one.expect("down"), other.expect("down"));
+    assert_eq!(one.len() + other.len(), 1, "{one:?} {other:?}");
+    assert_eq!(backend.pending().await.expect("pending").len(), 1);
+    assert!(backend.migrate_down(0).await.expect("down").is_empty(), "nothing is there");
+    backend.migrate().await.expect("up again");
+    backend.push(&[draft().build()], At::Server).await.expect("push");
+    assert_eq!(backend.queues(At::Server).await.expect("queues").len(), 1);
+    backend.drop_namespace().await.expect("drop");
+}
+
+#[tokio::test]
 async fn any_schema_name_will_do() {
     for name in ["My \"odd\" schema", "it's", "select", "$$", "ümlaut-❄", "UPPER.lower"] {
         let name = format!("{name} {}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
