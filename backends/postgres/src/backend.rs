@@ -19,9 +19,8 @@ use windlass_core::{
 
 use crate::PostgresOptions;
 use crate::call::{Caller, Operation};
-use crate::error::is_lock_timeout;
 use crate::gather::Gather;
-use crate::jobs::{Alike, Asked, Jobs, is_plain, millis};
+use crate::jobs::{Asked, is_plain, millis};
 use crate::rows::{self, column};
 use crate::statements::{SchemaName, Statements};
 use crate::verdicts::{self, Leases, Verdicts, epoch, nonce, same_length};
@@ -34,8 +33,6 @@ const LOOK_MOST: Duration = Duration::from_millis(100);
 /// From so many verdicts, and so many jobs asked for, a settle and a claim that have nothing to do with each other go out side
 /// by side: what two transactions and two connections cost is less than what one of the two takes.
 const APART: usize = 32;
-/// So many verdicts that have nothing to do with each other go out as two transactions side by side.
-const HALVES: usize = 256;
 
 /// The Postgres engine on one namespace. Clones share its connections, which nobody else gets: see
 /// [`pool`](PostgresBackend::pool).
@@ -171,109 +168,7 @@ fn claimed(rows: &[PgRow], claim: &Claim) -> Result<(Option<Vec<i16>>, Claimed)>
     Ok((column(head, "settled")?, claimed))
 }
 
-pub(crate) fn pushed(row: &PgRow) -> Result<Pushed> {
-    let other = || {
-        let id: Uuid = column(row, "other")?;
-        windlass_core::JobId::from_uuid(id)
-    };
-    match column::<i16>(row, "answer")? {
-        0 => Ok(Pushed::Inserted),
-        1 => Ok(Pushed::SameId),
-        2 => Ok(Pushed::Conflict(other()?)),
-        _ => Ok(Pushed::Superseded(other()?)),
-    }
-}
-
 impl PostgresBackend {
-    async fn send_push(&self, columns: &Jobs<'_>, at: At) -> Result<Vec<Pushed>> {
-        let (at, forget) = (instant(at), self.forget());
-        let push = Operation::change("push");
-        let bind = |query: Asked<'static>| columns.bind(query.bind(at).bind(false).bind(forget));
-        let rows = self.shared.caller.rows(push, &self.shared.sql.push, bind).await?;
-        rows.iter().map(pushed).collect()
-    }
-
-    /// Sends a batch that was checked, and rings for it.
-    pub(crate) async fn push_now(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {
-        let pooler = self.shared.options.pooler;
-        // Through a pooler a transaction is several messages: whoever is cut off between them would stay in the gate.
-        let pushed = if pooler {
-            self.send_push(&Jobs::new(jobs).in_live(), at).await?
-        } else {
-            match self.push_fresh(jobs, at).await {
-                // A transaction that is still open pushed one of these ids: wait for it where that holds nobody up.
-                Err(error) if is_lock_timeout(&error) => {
-                    self.send_push(&Jobs::new(jobs).in_live(), at).await?
-                }
-                pushed => pushed?,
-            }
-        };
-        self.pushed(jobs, pushed)
-    }
-
-    /// As [`push_now`](Self::push_now) for the plain jobs of several callers: a lock that one of them needs holds nobody up.
-    pub(crate) async fn push_together(&self, jobs: &[NewJob]) -> Result<Vec<Pushed>> {
-        let pushed = self.push_fresh(jobs, At::Server).await?;
-        self.pushed(jobs, pushed)
-    }
-
-    async fn push_fresh(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {
-        if let Some(alike) = Alike::new(jobs) {
-            let at = instant(at);
-            let row = self
-                .shared
-                .caller
-                .row(Operation::change("push"), &self.shared.sql.push_alike, |query| {
-                    alike.bind(query.bind(at))
-                })
-                .await?;
-            if row.try_get(0).unwrap_or_default() {
-                return Ok(vec![Pushed::Inserted; jobs.len()]);
-            }
-        }
-        self.send_push(&Jobs::new(jobs), at).await
-    }
-
-    fn pushed(&self, jobs: &[NewJob], pushed: Vec<Pushed>) -> Result<Vec<Pushed>> {
-        same_length(jobs.len(), pushed.len())?;
-        let mut rung: Option<&QueueName> = None;
-        for job in jobs {
-            // Most batches are of one queue.
-            if rung != Some(&job.body.queue) {
-                self.shared.wakes.work(job.body.queue.as_str());
-                rung = Some(&job.body.queue);
-            }
-        }
-        Ok(pushed)
-    }
-
-    async fn settle_at_once(&self, verdicts: &[Verdict], at: At) -> Result<Vec<Settled>> {
-        let columns = Verdicts::new(verdicts);
-        let (at, forget) = (instant(at), self.forget());
-        let sql = if columns.has_then() { &self.shared.sql.settle_then } else { &self.shared.sql.settle };
-        let row = self
-            .shared
-            .caller
-            .row(Operation::change("settle"), sql, |query| columns.bind(query.bind(at).bind(forget)))
-            .await?;
-        let answers: Vec<i16> = row.try_get(0).unwrap_or_default();
-        same_length(verdicts.len(), answers.len())?;
-        let settled = verdicts::settled(&answers)?;
-        self.tell(&columns, &settled);
-        Ok(settled)
-    }
-
-    /// Two parts of a batch side by side, in which no job is named twice.
-    async fn settle_halves(&self, verdicts: &[Verdict], at: At) -> Result<Vec<Settled>> {
-        let (first, second) = verdicts.split_at(verdicts.len() / 2);
-        match tokio::join!(self.settle_at_once(first, at), self.settle_at_once(second, at)) {
-            (Ok(first), Ok(second)) => Ok([first, second].concat()),
-            (Ok(_), Err(error)) | (Err(error), Ok(_)) => Err(error.effect_unknown()),
-            (Err(first), Err(second)) if second.effect() == Effect::Unknown => Err(first.effect_unknown()),
-            (Err(error), Err(_)) => Err(error),
-        }
-    }
-
     /// A settle and a claim side by side. Whatever only one of them did is unknown to the caller: verdicts are sent again, and
     /// what a claim took is handed back.
     async fn settle_beside_claim(
@@ -337,10 +232,19 @@ impl Backend for PostgresBackend {
 
     async fn settle(&self, verdicts: &[Verdict], at: At) -> Result<Vec<Settled>> {
         Verdict::validate_all(verdicts)?;
-        if verdicts.len() >= HALVES && verdicts::are_apart(verdicts) {
-            return self.settle_halves(verdicts, at).await;
-        }
-        self.settle_at_once(verdicts, at).await
+        let columns = Verdicts::new(verdicts);
+        let (at, forget) = (instant(at), self.forget());
+        let sql = if columns.has_then() { &self.shared.sql.settle_then } else { &self.shared.sql.settle };
+        let row = self
+            .shared
+            .caller
+            .row(Operation::change("settle"), sql, |query| columns.bind(query.bind(at).bind(forget)))
+            .await?;
+        let answers: Vec<i16> = row.try_get(0).unwrap_or_default();
+        same_length(verdicts.len(), answers.len())?;
+        let settled = verdicts::settled(&answers)?;
+        self.tell(&columns, &settled);
+        Ok(settled)
     }
 
     async fn settle_and_claim(

@@ -18,6 +18,7 @@ mod jobs;
 mod manage;
 mod migrate;
 mod options;
+mod push;
 mod rows;
 mod statements;
 mod transaction;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 /// The files that make a namespace, in order.
-pub(crate) const SCHEMA_FILES: [&str; 13] = [
+pub(crate) const SCHEMA_FILES: [&str; 14] = [
     include_str!("../sql/tables.sql"),
     include_str!("../sql/common.sql"),
     include_str!("../sql/gate.sql"),
@@ -12,6 +12,7 @@ pub(crate) const SCHEMA_FILES: [&str; 13] = [
     include_str!("../sql/ending.sql"),
     include_str!("../sql/push.sql"),
     include_str!("../sql/claim.sql"),
+    include_str!("../sql/complete.sql"),
     include_str!("../sql/settle.sql"),
     include_str!("../sql/sweep.sql"),
     include_str!("../sql/manage.sql"),

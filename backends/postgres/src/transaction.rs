@@ -4,9 +4,10 @@ use sqlx::{PgConnection, Row};
 use windlass_core::{At, NewJob, Pushed, Result, Settled, Transactional, Verdict};
 
 use crate::PostgresBackend;
-use crate::backend::{instant, pushed};
+use crate::backend::instant;
 use crate::call::{Operation, rows_in};
 use crate::jobs::Jobs;
+use crate::push::pushed;
 use crate::verdicts::{self, Verdicts, same_length};
 
 impl Transactional for PostgresBackend {

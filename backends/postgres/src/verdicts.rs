@@ -183,13 +183,6 @@ pub(crate) fn sets_nothing_free(verdict: &Verdict) -> bool {
         && Place::of(&verdict.lease).line == FRESH
 }
 
-/// Whether verdicts may be applied in any order, and by several transactions: none of them sets anything free, and no job is
-/// named twice.
-pub(crate) fn are_apart(verdicts: &[Verdict]) -> bool {
-    let mut jobs = HashSet::with_capacity(verdicts.len());
-    verdicts.iter().all(|verdict| sets_nothing_free(verdict) && jobs.insert(&verdict.lease.job))
-}
-
 /// What the numbers of an answer mean.
 pub(crate) fn settled(answers: &[i16]) -> Result<Vec<Settled>> {
     let one = |answer: &i16| match *answer {
