@@ -452,6 +452,6 @@ create function @schema@.settle_and_claim(
 begin
     return query select * from @schema@.claim(at_ms, in_session, in_nonce, claim_queues, kinds, versions, at_once, ahead,
         suspects, lease_ms, @schema@.settle_all(@schema@.tick(at_ms), forget, queues, ids, epochs, nonces, lines, ranks, seqs,
-            order_given, rulings, plain, afters, messages, panicked, outputs, dead, drafts, riding));
+            order_given, rulings, plain, afters, messages, panicked, outputs, dead, drafts, riding, false));
 end
 $windlass$;

@@ -1,6 +1,13 @@
 -- Fresh jobs: those without a row in `live`. Where they stand, and how one gets its row when something unusual is to
--- happen to it. A waiting one is the business of whoever holds its queue's lane (a claim, a cancellation); one that runs
--- or is over is that of whoever has its row of `job` locked.
+-- happen to it. A waiting one is the business of whoever holds its queue's lane (a claim, a cancellation). One that was
+-- taken is that of whoever holds its span:
+--
+-- * shared (FOR KEY SHARE), who completes jobs of it, by a row of `done` each that the primary key admits once
+-- * alone (FOR UPDATE), who gives one of them a row in `live`, or takes a row of `done` away again
+--
+-- Either looks at the jobs in a statement after the one that locked, so each sees what the other did. In a caller's
+-- transaction a completion leaves the span alone, which others would wait for, and locks the job's row of `job`; so does
+-- whoever gives it a row in `live`.
 
 -- The lane of a queue: held to the end of the transaction by who moves its cursors.
 create function @schema@.lane_of(q text) returns bigint language sql immutable as $windlass$
@@ -23,22 +30,44 @@ language sql stable as $windlass$
     ) h
 $windlass$;
 
+-- Locks the spans that have come to these jobs, in one order. Returns the jobs that one has come to.
+create function @schema@.hold_spans(q text, ids uuid[]) returns uuid[] language sql as $windlass$
+    select array_agg(k.id) from (
+        select j.id from (
+            select o.id, o.rank, o.seq from unnest(ids) u (id)
+            cross join lateral (
+                select b.id, b.rank, b.seq from @schema@.job b where b.queue = q and b.id = u.id and b.fresh limit 1
+            ) o
+            order by o.rank, o.seq
+        ) j
+        cross join lateral (
+            select s.last from @schema@.span s where s.queue = q and s.rank = j.rank and s.first <= j.seq
+            order by s.first desc limit 1 for update
+        ) p
+        where p.last >= j.seq
+    ) k
+$windlass$;
+
 -- Gives fresh jobs that run the rows in `live` that they would have had: those whose span has the nonce given with them
 -- (null for any), and with `skips` only those that nobody is just ending. Returns how many.
 create function @schema@.materialise(q text, ids uuid[], nonces uuid[], skips boolean) returns integer
 language plpgsql as $windlass$
 declare
+    taken uuid[] := @schema@.hold_spans(q, ids);
     locked uuid[];
     n integer;
 begin
+    if taken is null then
+        return 0;
+    end if;
     if skips then
         select array_agg(k.id) into locked from (
-            select j.id from unnest(ids) u (id) join @schema@.job j on j.queue = q and j.id = u.id and j.fresh
+            select j.id from unnest(taken) u (id) join @schema@.job j on j.queue = q and j.id = u.id and j.fresh
             for no key update of j skip locked
         ) k;
     else
         select array_agg(k.id) into locked from (
-            select j.id from unnest(ids) u (id) join @schema@.job j on j.queue = q and j.id = u.id and j.fresh
+            select j.id from unnest(taken) u (id) join @schema@.job j on j.queue = q and j.id = u.id and j.fresh
             for no key update of j
         ) k;
     end if;

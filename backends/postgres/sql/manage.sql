@@ -57,6 +57,7 @@ begin
         end if;
         perform @schema@.hold_key(q, i);
     end if;
+    perform @schema@.hold_spans(q, array[i]);
     delete from @schema@.done f where f.queue = q and f.id = i;
     update @schema@.detail x set cancel_reason = null where x.queue = q and x.id = i;
     r.id := i;

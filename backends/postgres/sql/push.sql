@@ -49,22 +49,11 @@ begin
 end
 $windlass$;
 
--- Whether a job that is stored has a row in neither `live` nor `done`.
-create function @schema@.is_fresh(q text, i uuid) returns boolean language plpgsql as $windlass$
-begin
-    return exists (
-        select from @schema@.job j where j.queue = q and j.id = i and j.fresh
-            and not exists (select from @schema@.done d where d.queue = q and d.id = i)
-            and not exists (
-                select from @schema@.live l
-                where l.queue = q and l.line = j.line and l.rank = j.rank and l.seq = j.seq and l.id = i
-            )
-    );
-end
-$windlass$;
-
--- Locks a job's row in `live` or `done` so that it cannot leave it. Claims and beats are not held up.
+-- Locks a job's row in `live` or `done` so that it cannot leave it. Claims and beats are not held up. A fresh job is given its
+-- row first: one that somebody waits for is not fresh, so a completion of fresh jobs has nobody to tell.
 create function @schema@.lock_parent(q text, i uuid) returns void language plpgsql as $windlass$
+declare
+    is_fresh boolean;
 begin
     for attempt in 1 .. 1000 loop
         perform 1 from @schema@.job j
@@ -74,9 +63,11 @@ begin
         exit when found;
         perform 1 from @schema@.done d where d.queue = q and d.id = i for key share;
         exit when found;
-        -- A fresh one: nobody ends it or gives it a row without a lock on this.
-        perform 1 from @schema@.job j where j.queue = q and j.id = i for share;
-        exit when not found or @schema@.is_fresh(q, i);
+        select j.fresh into is_fresh from @schema@.job j where j.queue = q and j.id = i;
+        exit when not found;
+        if is_fresh and @schema@.materialise(q, array[i], null, false) = 0 then
+            perform @schema@.set_out(q, i);
+        end if;
     end loop;
 end
 $windlass$;
@@ -542,5 +533,29 @@ begin
     insert into @schema@.moved (n, gone, came, queue) values (1, null, case when place = 3 then 1 else 2 end, queues[1]);
     answer := 0;
     return next;
+end
+$windlass$;
+
+-- A batch of jobs that differ in id and payload only, and of which each is due at once and has no key, limit, parents or
+-- extras. One of them that is stored already undoes it all: false, and the batch goes the general way.
+create function @schema@.push_alike(
+    at_ms bigint, q text, of_kind text, time_limit bigint, of_version integer, reader integer, most_attempts smallint,
+    of_codec smallint, of_priority smallint, ids uuid[], payloads bytea[]
+) returns boolean language plpgsql as $windlass$
+declare
+    now_ms bigint := @schema@.tick(at_ms);
+begin
+    perform @schema@.enter_gate();
+    -- As in `push_many`.
+    perform set_config('lock_timeout', '100ms', true);
+    insert into @schema@.job (seq, rank, created_at, id, timeout_ms, version, min_reader, max_attempts, line, codec, priority,
+        fresh, queue, kind, payload)
+    select nextval('@literal@.entry'), 9 - of_priority, now_ms, i.id, time_limit, of_version, reader, most_attempts,
+        0, of_codec, of_priority, true, q, of_kind, i.payload
+    from unnest(ids, payloads) i (id, payload);
+    insert into @schema@.moved (n, gone, came, queue) values (cardinality(ids), null, 2, q);
+    return true;
+exception when unique_violation then
+    return false;
 end
 $windlass$;

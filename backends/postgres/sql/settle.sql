@@ -81,75 +81,15 @@ begin
 end
 $windlass$;
 
--- Completes the fresh jobs among these whose lease stands and to which nothing unusual happened: one row of `done` each, and
--- no other. Returns their numbers.
-create function @schema@.complete_fresh(
-    now_ms bigint, forget integer,
-    queues text[], ids uuid[], epochs integer[], nonces uuid[], lines smallint[], ranks bigint[], seqs bigint[],
-    order_given integer[], plain boolean[], outputs bytea[], numbers bigint[]
-) returns integer[] language plpgsql as $windlass$
-#variable_conflict use_column
-declare
-    locked integer[];
-    settled integer[];
-    has_rows boolean;
-begin
-    select array_agg(k.n) into locked from (
-        select s.n
-        from unnest(queues, ids, lines, ranks, seqs, plain) with ordinality s (queue, id, line, rank, seq, plain, n)
-        join @schema@.job j on j.queue = s.queue and j.rank = s.rank and j.seq = s.seq and j.id = s.id and j.fresh
-        where s.line = 7 and s.plain
-        for no key update of j
-    ) k;
-    if locked is null then
-        return null;
-    end if;
-    -- Statements of their own: they see what was done to a job while its row was waited for.
-    has_rows := exists (
-        select from (
-            select s.queue, s.rank, min(s.seq) as low, max(s.seq) as high
-            from unnest(queues, ranks, seqs, lines) s (queue, rank, seq, line) where s.line = 7 group by s.queue, s.rank
-        ) b
-        join @schema@.live l on l.queue = b.queue and l.line = 0 and l.rank = b.rank and l.seq between b.low and b.high
-    );
-    with good as materialized (
-        select s.*
-        from unnest(locked) k (n)
-        cross join lateral (
-            select queues[k.n] as queue, ids[k.n] as id, epochs[k.n] as epoch, nonces[k.n] as nonce, ranks[k.n] as rank,
-                seqs[k.n] as seq, order_given[k.n] as ord, outputs[k.n] as output
-        ) s
-        cross join lateral (
-            select p.last, p.nonce from @schema@.span p where p.queue = s.queue and p.rank = s.rank and p.first <= s.seq
-            order by p.first desc limit 1
-        ) p
-        left join lateral (select d.id from @schema@.done d where d.id = s.id and d.queue = s.queue limit 1) d on true
-        left join lateral (
-            select l.id from @schema@.live l
-            where has_rows and l.queue = s.queue and l.line = 0 and l.rank = s.rank and l.seq = s.seq and l.id = s.id limit 1
-        ) l on true
-        where s.epoch = 1 and p.last >= s.seq and p.nonce = s.nonce and d.id is null and l.id is null
-    ), ended as (
-        insert into @schema@.done (seq, at, id, settled_by, epoch, generation, state, attempts, lost, queue, output)
-        select numbers[g.ord], now_ms, g.id, g.nonce, 1, 0, 4, 1, 0, g.queue, g.output from good g where forget & 1 = 0
-    ), counted as (
-        insert into @schema@.moved (n, gone, came, queue)
-        select count(*), 3, case when forget & 1 = 0 then 4 end, g.queue from good g group by g.queue
-    )
-    select array_agg(g.ord) into settled from good g;
-    return settled;
-end
-$windlass$;
-
 -- The verdicts of one call: answers in the order given. `plain` marks completions that give rise to nothing and are the first
 -- for their job; those of jobs without key and limit are one statement. `lines`, `ranks` and `seqs` are the lease's handle:
 -- where the row stands (line 7 if the job was fresh), never believed without id, epoch and nonce. The caller sorts by them, so that rows are locked in
--- one order. `drafts` ride with the verdicts numbered `riding`.
+-- one order. `drafts` ride with the verdicts numbered `riding`. `mine` says whether the transaction is the caller's.
 create function @schema@.settle_all(
     now_ms bigint, forget integer,
     queues text[], ids uuid[], epochs integer[], nonces uuid[], lines smallint[], ranks bigint[], seqs bigint[],
     order_given integer[], rulings smallint[], plain boolean[], afters bigint[], messages text[], panicked boolean[],
-    outputs bytea[], dead smallint[], drafts @schema@.draft[], riding integer[]
+    outputs bytea[], dead smallint[], drafts @schema@.draft[], riding integer[], mine boolean
 ) returns smallint[] language plpgsql as $windlass$
 #variable_conflict use_column
 declare
@@ -169,9 +109,15 @@ begin
     was_fresh := 7 = any (lines);
     if true = any (plain) then
         numbers := array(select nextval('@literal@.entry') from generate_series(1, cardinality(ids)));
-        if was_fresh then
-            settled := @schema@.complete_fresh(now_ms, forget, queues, ids, epochs, nonces, lines, ranks, seqs, order_given,
+        if was_fresh and not mine then
+            settled := @schema@.complete_spans(now_ms, forget, queues, ids, epochs, nonces, lines, ranks, seqs, order_given,
                 plain, outputs, numbers);
+        end if;
+        if was_fresh and coalesce(cardinality(settled), 0) < (
+            select count(*) from unnest(lines, plain) s (line, plain) where s.line = 7 and s.plain
+        ) then
+            settled := settled || @schema@.complete_fresh(now_ms, forget, queues, ids, epochs, nonces, lines, ranks, seqs,
+                order_given, plain, outputs, numbers);
         end if;
     end if;
     if was_fresh and cardinality(settled) is distinct from cardinality(ids) then
@@ -290,11 +236,11 @@ create function @schema@.settle(
     at_ms bigint, forget integer,
     queues text[], ids uuid[], epochs integer[], nonces uuid[], lines smallint[], ranks bigint[], seqs bigint[],
     order_given integer[], rulings smallint[], plain boolean[], afters bigint[], messages text[], panicked boolean[],
-    outputs bytea[], dead smallint[], riding integer[], drafts @schema@.draft[]
+    outputs bytea[], dead smallint[], riding integer[], drafts @schema@.draft[], mine boolean
 ) returns smallint[] language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $windlass$
 begin
     return @schema@.settle_all(@schema@.tick(at_ms), forget, queues, ids, epochs, nonces, lines, ranks, seqs, order_given,
-        rulings, plain, afters, messages, panicked, outputs, dead, drafts, riding);
+        rulings, plain, afters, messages, panicked, outputs, dead, drafts, riding, mine);
 end
 $windlass$;
 

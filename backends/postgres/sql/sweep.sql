@@ -135,6 +135,7 @@ language plpgsql as $windlass$
 declare
     orphans @schema@.orphaned[];
 begin
+    perform @schema@.hold_spans(q, ids);
     with gone as (
         delete from @schema@.done d using unnest(ids) u (id) where d.queue = q and d.id = u.id returning d.state, d.id
     ), unstored as (

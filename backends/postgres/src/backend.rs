@@ -12,15 +12,15 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use windlass_core::limits::BATCH_MAX;
 use windlass_core::{
-    At, Backend, Capabilities, Claim, Claimed, Connect, Error, Filter, Finished, Held, JobRef, Kept, NewJob,
-    Nonce, Note, Pushed, QueueName, Result, Retention, SessionId, Settled, Sweep, Swept, Timestamp, Verdict,
-    Wake,
+    At, Backend, Capabilities, Claim, Claimed, Connect, Effect, Error, Filter, Finished, Held, JobRef, Kept,
+    NewJob, Nonce, Note, Pushed, QueueName, Result, Retention, SessionId, Settled, Sweep, Swept, Timestamp,
+    Verdict, Wake,
 };
 
 use crate::PostgresOptions;
 use crate::call::{Caller, Operation};
-use crate::error::is_lock_timeout;
-use crate::jobs::{Asked, Jobs, millis};
+use crate::gather::Gather;
+use crate::jobs::{Asked, is_plain, millis};
 use crate::rows::{self, column};
 use crate::statements::{SchemaName, Statements};
 use crate::verdicts::{self, Leases, Verdicts, epoch, nonce, same_length};
@@ -29,6 +29,10 @@ use crate::wake::{Event, Pace, Wakes};
 /// How often somebody who waits for an outcome looks, at first and at most. Ends in this process are heard of at once.
 const LOOK_FIRST: Duration = Duration::from_millis(5);
 const LOOK_MOST: Duration = Duration::from_millis(100);
+
+/// From so many verdicts, and so many jobs asked for, a settle and a claim that have nothing to do with each other go out side
+/// by side: what two transactions and two connections cost is less than what one of the two takes.
+const APART: usize = 32;
 
 /// The Postgres engine on one namespace. Clones share its connections, which nobody else gets: see
 /// [`pool`](PostgresBackend::pool).
@@ -45,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) name: SchemaName,
     pub(crate) sql: Statements,
     pub(crate) wakes: Wakes,
+    pub(crate) gather: Gather,
 }
 
 impl PostgresBackend {
@@ -57,7 +62,8 @@ impl PostgresBackend {
         let sql = Statements::new(&name);
         let wakes = Wakes::new(own.clone(), &options.schema, options.listens());
         let caller = Caller { pool: own, timeout: options.timeout, pooler: options.pooler };
-        Self { shared: Arc::new(Shared { caller, theirs, options, name, sql, wakes }) }
+        let gather = Gather::default();
+        Self { shared: Arc::new(Shared { caller, theirs, options, name, sql, wakes, gather }) }
     }
 
     /// A pool of connections for transactions of your own: the one given to [`from_pool`](Self::from_pool), or else one that
@@ -162,25 +168,21 @@ fn claimed(rows: &[PgRow], claim: &Claim) -> Result<(Option<Vec<i16>>, Claimed)>
     Ok((column(head, "settled")?, claimed))
 }
 
-pub(crate) fn pushed(row: &PgRow) -> Result<Pushed> {
-    let other = || {
-        let id: Uuid = column(row, "other")?;
-        windlass_core::JobId::from_uuid(id)
-    };
-    match column::<i16>(row, "answer")? {
-        0 => Ok(Pushed::Inserted),
-        1 => Ok(Pushed::SameId),
-        2 => Ok(Pushed::Conflict(other()?)),
-        _ => Ok(Pushed::Superseded(other()?)),
-    }
-}
-
 impl PostgresBackend {
-    async fn send_push(&self, columns: &Jobs<'_>, at: At) -> Result<Vec<PgRow>> {
-        let (at, forget) = (instant(at), self.forget());
-        let push = Operation::change("push");
-        let bind = |query: Asked<'static>| columns.bind(query.bind(at).bind(false).bind(forget));
-        self.shared.caller.rows(push, &self.shared.sql.push, bind).await
+    /// A settle and a claim side by side. Whatever only one of them did is unknown to the caller: verdicts are sent again, and
+    /// what a claim took is handed back.
+    async fn settle_beside_claim(
+        &self,
+        verdicts: &[Verdict],
+        claim: &Claim,
+        at: At,
+    ) -> Result<(Vec<Settled>, Claimed)> {
+        match tokio::join!(self.settle(verdicts, at), self.claim(claim, at)) {
+            (Ok(settled), Ok(claimed)) => Ok((settled, claimed)),
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => Err(error.effect_unknown()),
+            (Err(first), Err(second)) if second.effect() == Effect::Unknown => Err(first.effect_unknown()),
+            (Err(error), Err(_)) => Err(error),
+        }
     }
 
     /// Rings for those who may have heard of these verdicts: in other processes only when they may have made work, since a
@@ -190,7 +192,7 @@ impl PostgresBackend {
             if verdicts.makes_work {
                 self.shared.wakes.work(queue);
             } else {
-                self.shared.wakes.here(Event::Work(queue.into()));
+                self.shared.wakes.here(Event::Freed(queue.into()));
             }
         }
         if verdicts::ended(settled) {
@@ -208,21 +210,12 @@ impl Backend for PostgresBackend {
 
     async fn push(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {
         NewJob::validate_all(jobs)?;
-        let pooler = self.shared.options.pooler;
-        // Through a pooler a transaction is several messages: whoever is cut off between them would stay in the gate.
-        let columns = if pooler { Jobs::new(jobs).in_live() } else { Jobs::new(jobs) };
-        let rows = match self.send_push(&columns, at).await {
-            // A transaction that is still open pushed one of these ids: wait for it where that holds nobody up.
-            Err(error) if !pooler && is_lock_timeout(&error) => {
-                self.send_push(&columns.in_live(), at).await?
+        match jobs {
+            [job] if at == At::Server && !self.shared.options.pooler && is_plain(&job.body) => {
+                Ok(vec![self.push_gathered(job).await?])
             }
-            answer => answer?,
-        };
-        same_length(jobs.len(), rows.len())?;
-        for job in jobs {
-            self.shared.wakes.work(job.body.queue.as_str());
+            _ => self.push_now(jobs, at).await,
         }
-        rows.iter().map(pushed).collect()
     }
 
     async fn claim(&self, claim: &Claim, at: At) -> Result<Claimed> {
@@ -262,6 +255,12 @@ impl Backend for PostgresBackend {
     ) -> Result<(Vec<Settled>, Claimed)> {
         Verdict::validate_all(verdicts)?;
         claim.validate()?;
+        if verdicts.len() >= APART
+            && claim.limit + claim.ahead >= APART
+            && verdicts.iter().all(verdicts::sets_nothing_free)
+        {
+            return self.settle_beside_claim(verdicts, claim, at).await;
+        }
         let columns = Verdicts::new(verdicts);
         let asking = Asking::new(claim);
         let (at, forget) = (instant(at), self.forget());
@@ -467,13 +466,16 @@ impl Backend for PostgresBackend {
                 _ => {}
             }
             let next = Instant::now() + pace.next(self.shared.wakes.hears());
-            bell.until(deadline.min(next), |event| match event {
-                Event::Work(queue) => queues.iter().any(|name| *name == **queue),
+            let heard = bell.until(deadline.min(next), |event| match event {
+                Event::Work(queue) | Event::Freed(queue) => queues.iter().any(|name| *name == **queue),
                 Event::Control(told) => *told == session.as_u128(),
                 Event::Anything => true,
                 Event::Ended => false,
-            })
-            .await;
+            });
+            if matches!(heard.await, Some(Event::Work(_))) {
+                // A claim looks better than this could.
+                return Ok(Wake::Work);
+            }
         }
     }
 

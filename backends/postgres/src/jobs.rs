@@ -109,6 +109,55 @@ impl<'a> Jobs<'a> {
     }
 }
 
+/// A batch of fresh jobs that differ in id and payload only, as most are: the rest travels once.
+pub(crate) struct Alike<'a> {
+    body: &'a Body,
+    ids: Vec<Uuid>,
+    payloads: Vec<&'a [u8]>,
+}
+
+impl<'a> Alike<'a> {
+    /// The batch, if it is one of several such jobs.
+    pub(crate) fn new(jobs: &'a [NewJob]) -> Option<Self> {
+        let [first, _, ..] = jobs else { return None };
+        let body = &*first.body;
+        let alike = |job: &NewJob| {
+            let other = &*job.body;
+            job.due == Due::Now
+                && other.extras.is_none()
+                && other.queue == body.queue
+                && other.kind == body.kind
+                && other.timeout == body.timeout
+                && (other.version, other.min_reader, other.max_attempts, other.codec, other.priority)
+                    == (body.version, body.min_reader, body.max_attempts, body.codec, body.priority)
+        };
+        jobs.iter().all(alike).then(|| Self {
+            body,
+            ids: jobs.iter().map(|job| *job.body.id.as_uuid()).collect(),
+            payloads: jobs.iter().map(|job| &*job.body.payload).collect(),
+        })
+    }
+
+    pub(crate) fn bind<'q>(&self, query: Asked<'q>) -> Asked<'q> {
+        query
+            .bind(self.body.queue.as_str().to_owned())
+            .bind(self.body.kind.as_str().to_owned())
+            .bind(self.body.timeout.get().map(millis))
+            .bind(i32::from(self.body.version))
+            .bind(i32::from(self.body.min_reader))
+            .bind(i16::try_from(self.body.max_attempts).unwrap_or(i16::MAX))
+            .bind(i16::from(self.body.codec))
+            .bind(i16::from(self.body.priority.get()))
+            .bind(&self.ids)
+            .bind(&self.payloads)
+    }
+}
+
+/// Whether a job needs no other's row: it has no key, limit or parents.
+pub(crate) fn is_plain(body: &Body) -> bool {
+    flags(body) == 0
+}
+
 fn flags(body: &Body) -> i16 {
     let mut flags = 0;
     if let Some(unique) = body.unique() {

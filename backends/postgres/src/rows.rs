@@ -29,6 +29,14 @@ where
     row.try_get(name).map_err(|error| unreadable(name).with_source(error))
 }
 
+/// A column by its place: a name is looked up for every row.
+fn nth<'r, T>(row: &'r PgRow, at: usize, name: &str) -> Result<T>
+where
+    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    row.try_get(at).map_err(|error| unreadable(name).with_source(error))
+}
+
 pub(crate) fn state(number: i16) -> Result<StateKind> {
     usize::try_from(number)
         .ok()
@@ -68,22 +76,23 @@ fn job_id(id: Uuid) -> Result<JobId> {
     JobId::from_uuid(id).map_err(|_| unreadable("id"))
 }
 
+/// The first eleven columns of a claim and of a record (`statements.rs`).
 fn body(row: &PgRow) -> Result<Body> {
-    let queue = QueueName::new(column::<&str>(row, "queue")?).map_err(|_| unreadable("queue"))?;
-    let kind = Kind::new(column::<&str>(row, "kind")?).map_err(|_| unreadable("kind"))?;
-    let mut body = Body::new(job_id(column(row, "id")?)?, queue, kind, column::<&[u8]>(row, "payload")?);
-    let timeout: Option<i64> = column(row, "timeout_ms")?;
+    let queue = QueueName::new(nth::<&str>(row, 0, "queue")?).map_err(|_| unreadable("queue"))?;
+    let kind = Kind::new(nth::<&str>(row, 2, "kind")?).map_err(|_| unreadable("kind"))?;
+    let mut body = Body::new(job_id(nth(row, 1, "id")?)?, queue, kind, nth::<&[u8]>(row, 3, "payload")?);
+    let timeout: Option<i64> = nth(row, 4, "timeout_ms")?;
     body.timeout = match timeout {
         None => TimeLimit::NONE,
         Some(millis) => Duration::from_millis(number(millis, "timeout")?).into(),
     };
-    body.version = number(column::<i32>(row, "version")?.into(), "version")?;
-    body.min_reader = number(column::<i32>(row, "min_reader")?.into(), "min_reader")?;
-    body.max_attempts = number(column::<i16>(row, "max_attempts")?.into(), "max_attempts")?;
-    body.codec = number(column::<i16>(row, "codec")?.into(), "codec")?;
-    let priority = number(column::<i16>(row, "priority")?.into(), "priority")?;
+    body.version = number(nth::<i32>(row, 5, "version")?.into(), "version")?;
+    body.min_reader = number(nth::<i32>(row, 6, "min_reader")?.into(), "min_reader")?;
+    body.max_attempts = number(nth::<i16>(row, 7, "max_attempts")?.into(), "max_attempts")?;
+    body.codec = number(nth::<i16>(row, 8, "codec")?.into(), "codec")?;
+    let priority = number(nth::<i16>(row, 9, "priority")?.into(), "priority")?;
     body.priority = Priority::new(priority).map_err(|_| unreadable("priority"))?;
-    let extras: Option<&str> = column(row, "extras")?;
+    let extras: Option<&str> = nth(row, 10, "extras")?;
     body.extras = extras
         .map(|text| extras::decode(text).ok_or_else(|| unreadable("extras")))
         .transpose()?
@@ -91,24 +100,24 @@ fn body(row: &PgRow) -> Result<Body> {
     Ok(body)
 }
 
-/// A job that a claim brought.
+/// A job that a claim brought (`statements.rs`).
 pub(crate) fn claimed(row: &PgRow, nonce: Nonce) -> Result<ClaimedJob> {
     let body = body(row)?;
     let lease = Lease {
         job: JobRef::new(body.queue.clone(), body.id),
-        epoch: number(column::<i32>(row, "epoch")?.into(), "epoch")?,
+        epoch: number(nth::<i32>(row, 11, "epoch")?.into(), "epoch")?,
         nonce,
-        handle: number(column(row, "handle")?, "handle")?,
+        handle: number(nth(row, 12, "handle")?, "handle")?,
     };
     Ok(ClaimedJob {
         lease,
-        attempts: number(column::<i16>(row, "attempts")?.into(), "attempts")?,
-        lost_leases: number(column::<i16>(row, "lost")?.into(), "lost leases")?,
-        generation: number(column::<i32>(row, "generation")?.into(), "generation")?,
-        created_at: instant(row, "created_at")?,
-        deadline: column::<Option<i64>>(row, "deadline")?.map(Timestamp::from_millis),
-        ahead: column(row, "is_ahead")?,
-        suspect: column(row, "suspect")?,
+        attempts: number(nth::<i16>(row, 13, "attempts")?.into(), "attempts")?,
+        lost_leases: number(nth::<i16>(row, 14, "lost")?.into(), "lost leases")?,
+        generation: number(nth::<i32>(row, 15, "generation")?.into(), "generation")?,
+        created_at: Timestamp::from_millis(nth(row, 16, "created_at")?),
+        deadline: nth::<Option<i64>>(row, 17, "deadline")?.map(Timestamp::from_millis),
+        ahead: nth(row, 18, "is_ahead")?,
+        suspect: nth(row, 19, "suspect")?,
         body: Arc::new(body),
     })
 }

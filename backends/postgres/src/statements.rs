@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 /// The files that make a namespace, in order.
-pub(crate) const SCHEMA_FILES: [&str; 13] = [
+pub(crate) const SCHEMA_FILES: [&str; 14] = [
     include_str!("../sql/tables.sql"),
     include_str!("../sql/common.sql"),
     include_str!("../sql/gate.sql"),
@@ -12,6 +12,7 @@ pub(crate) const SCHEMA_FILES: [&str; 13] = [
     include_str!("../sql/ending.sql"),
     include_str!("../sql/push.sql"),
     include_str!("../sql/claim.sql"),
+    include_str!("../sql/complete.sql"),
     include_str!("../sql/settle.sql"),
     include_str!("../sql/sweep.sql"),
     include_str!("../sql/manage.sql"),
@@ -59,16 +60,36 @@ const VERDICTS: [&str; 16] = [
 /// A claim, in the order of `backend::bind_claim`.
 const CLAIM: [&str; 9] = ["uuid", "uuid", "text[]", "text[]", "int4[]", "int4", "int4", "bool", "int8"];
 
-const RECORD: &str = "queue, id, state, kind, payload, timeout_ms, version, min_reader, max_attempts, codec, priority, \
-     extras::text, created_at, deadline, attempts, lost, generation, epoch, line, rank, waits, why, session, since, until, \
-     started, cancel, at, output, reason, dead_reason, superseded_by, error, panicked, percent, note, log::text";
+/// What stands first in a claim and a record, in the order of `rows::body`; in a macro, to be joined to the rest.
+macro_rules! body {
+    ($rest:literal) => {
+        concat!(
+            "queue, id, kind, payload, timeout_ms, version, min_reader, max_attempts, codec, priority, extras::text, ",
+            $rest
+        )
+    };
+}
+
+/// In the order of `rows::claimed`; then what the first row alone says.
+const CLAIMED: &str = body!(
+    "epoch, handle, attempts, lost, generation, created_at, deadline, is_ahead, suspect, settled, now_ms, more, wake_at"
+);
+
+const RECORD: &str = body!(
+    "state, created_at, deadline, attempts, lost, generation, epoch, line, rank, waits, why, session, since, until, \
+     started, cancel, at, output, reason, dead_reason, superseded_by, error, panicked, percent, note, log::text"
+);
 
 /// The statements of one namespace.
 pub(crate) struct Statements {
     pub(crate) push: Arc<str>,
+    pub(crate) push_alike: Arc<str>,
     pub(crate) claim: Arc<str>,
     pub(crate) settle: Arc<str>,
     pub(crate) settle_then: Arc<str>,
+    /// The same two within a caller's transaction.
+    pub(crate) settle_in: Arc<str>,
+    pub(crate) settle_then_in: Arc<str>,
     pub(crate) settle_and_claim: Arc<str>,
     pub(crate) settle_then_and_claim: Arc<str>,
     pub(crate) extend: Arc<str>,
@@ -96,15 +117,22 @@ impl Statements {
         let after = 3 + verdicts;
         let nothing = "'{}'::@schema@.draft[]";
         let riding = format!("@schema@.drafts({})", arguments(after, &JOBS));
-        let answer = "select * from @schema@.settle_and_claim($1::int8, $2::int4,";
+        let answer = format!("select {CLAIMED} from @schema@.settle_and_claim($1::int8, $2::int4,");
         Self {
             push: fill(format!(
                 "select answer, other from @schema@.push($1::int8, $2::bool, $3::int4, {})",
                 arguments(4, &JOBS)
             )),
-            claim: fill(format!("select * from @schema@.claim($1::int8, {})", arguments(2, &CLAIM))),
-            settle: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {nothing})")),
-            settle_then: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {riding})")),
+            push_alike: fill(
+                "select @schema@.push_alike($1::int8, $2::text, $3::text, $4::int8, $5::int4, $6::int4, $7::int2, $8::int2, \
+                 $9::int2, $10::uuid[], $11::bytea[])"
+                    .to_owned(),
+            ),
+            claim: fill(format!("select {CLAIMED} from @schema@.claim($1::int8, {})", arguments(2, &CLAIM))),
+            settle: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {nothing}, false)")),
+            settle_then: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {riding}, false)")),
+            settle_in: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {nothing}, true)")),
+            settle_then_in: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {riding}, true)")),
             settle_and_claim: fill(format!("{answer} {settle}, {nothing}, {})", arguments(after, &CLAIM))),
             settle_then_and_claim: fill(format!("{answer} {settle}, {riding}, {})", arguments(after + jobs, &CLAIM))),
             extend: fill(

@@ -4,9 +4,10 @@ use sqlx::{PgConnection, Row};
 use windlass_core::{At, NewJob, Pushed, Result, Settled, Transactional, Verdict};
 
 use crate::PostgresBackend;
-use crate::backend::{instant, pushed};
+use crate::backend::instant;
 use crate::call::{Operation, rows_in};
 use crate::jobs::Jobs;
+use crate::push::pushed;
 use crate::verdicts::{self, Verdicts, same_length};
 
 impl Transactional for PostgresBackend {
@@ -49,7 +50,8 @@ impl Transactional for PostgresBackend {
     async fn settle_in(&self, conn: &mut PgConnection, verdicts: &[Verdict], at: At) -> Result<Vec<Settled>> {
         Verdict::validate_all(verdicts)?;
         let columns = Verdicts::new(verdicts);
-        let sql = if columns.has_then() { &self.shared.sql.settle_then } else { &self.shared.sql.settle };
+        let sql = &self.shared.sql;
+        let sql = if columns.has_then() { &sql.settle_then_in } else { &sql.settle_in };
         let (at, forget) = (instant(at), self.forget());
         let rows = rows_in(conn, Operation::change("settle"), sql, self.shared.options.pooler, |query| {
             columns.bind(query.bind(at).bind(forget))

@@ -12,6 +12,9 @@ use windlass_core::{
 use crate::jobs::{Asked, Jobs, millis};
 use crate::rows::dead_number;
 
+/// The line in the handle of a job that was fresh when it was claimed.
+const FRESH: i16 = 7;
+
 /// Where a lease's row stands, from its handle. A guess that is wrong finds nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
@@ -171,6 +174,13 @@ impl<'a> Verdicts<'a> {
 /// The place in a batch as SQL counts it: from one.
 fn number(at: usize) -> i32 {
     i32::try_from(at + 1).unwrap_or(i32::MAX)
+}
+
+/// Whether a claim beside a verdict finds the same as one after it, but for the jobs that wait for this one.
+pub(crate) fn sets_nothing_free(verdict: &Verdict) -> bool {
+    matches!(verdict.ruling, Ruling::Complete { .. })
+        && verdict.then.is_empty()
+        && Place::of(&verdict.lease).line == FRESH
 }
 
 /// What the numbers of an answer mean.

@@ -32,8 +32,10 @@ const LINES_MOST: usize = 50;
 /// What a sleeper may hear.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// There may be work in this queue.
+    /// Work has come into this queue.
     Work(Arc<str>),
+    /// A job of this queue has ended, which rarely sets another free.
+    Freed(Arc<str>),
     /// This session has a cancellation to hear of.
     Control(u128),
     /// A job has ended.
@@ -87,7 +89,7 @@ impl Wakes {
         let _ = self.inner.bell.send(event);
     }
 
-    /// There may be work in a queue.
+    /// Work has come into a queue.
     pub(crate) fn work(&self, queue: &str) {
         self.here(Event::Work(queue.into()));
         self.tell(format!("w {queue}"));
@@ -260,18 +262,22 @@ impl Pace {
 pub(crate) struct Bell(broadcast::Receiver<Event>);
 
 impl Bell {
-    /// Sleeps until an event that is `wanted`, or until `deadline`.
-    pub(crate) async fn until(&mut self, deadline: Instant, wanted: impl Fn(&Event) -> bool) {
+    /// Sleeps until an event that is `wanted`, or until `deadline`. `None` then, or when events were missed, any of which may
+    /// have been wanted.
+    pub(crate) async fn until(
+        &mut self,
+        deadline: Instant,
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Option<Event> {
         let heard = async {
             loop {
                 match self.0.recv().await {
                     Ok(event) if !wanted(&event) => {}
-                    // Whatever was missed may have been wanted.
-                    Ok(_) | Err(_) => return,
+                    heard => return heard.ok(),
                 }
             }
         };
-        let _ = tokio::time::timeout_at(deadline, heard).await;
+        tokio::time::timeout_at(deadline, heard).await.ok().flatten()
     }
 }
 

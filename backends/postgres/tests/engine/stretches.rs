@@ -15,15 +15,15 @@ use crate::common::{Namespace, fresh, options, with};
 use crate::flat::pages_of_a_claim;
 use crate::opening::ask;
 
-const NOW: At = At::Instant(Timestamp::VIRTUAL_START);
+pub(crate) const NOW: At = At::Instant(Timestamp::VIRTUAL_START);
 /// Longer than any verb takes that waits for nobody.
-const PROMPT: Duration = Duration::from_secs(5);
+pub(crate) const PROMPT: Duration = Duration::from_secs(5);
 
-fn later(by: Duration) -> At {
+pub(crate) fn later(by: Duration) -> At {
     At::Instant(Timestamp::VIRTUAL_START.saturating_add(by))
 }
 
-async fn push(backend: &PostgresBackend, count: usize) -> Vec<windlass_core::JobRef> {
+pub(crate) async fn push(backend: &PostgresBackend, count: usize) -> Vec<windlass_core::JobRef> {
     let drafts: Vec<_> = (0..count).map(|_| draft()).collect();
     let jobs: Vec<_> = drafts.iter().map(|draft| draft.clone().build()).collect();
     assert!(backend.push(&jobs, NOW).await.expect("push").iter().all(|pushed| *pushed == Pushed::Inserted));
@@ -54,7 +54,7 @@ async fn push_slowly(namespace: &Namespace) -> (PgConnection, windlass_core::Job
     (conn, job)
 }
 
-async fn count(backend: &PostgresBackend, table: &str) -> i64 {
+pub(crate) async fn count(backend: &PostgresBackend, table: &str) -> i64 {
     let sql = format!("select count(*) from \"{}\".{table}", backend.schema());
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(backend.pool()).await.expect("count")
 }
