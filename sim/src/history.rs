@@ -233,6 +233,7 @@ fn setup(rng: &mut Rng, plot: Plot, at: usize) -> Setup {
         queues,
         weighted: rng.percent(50),
         look_ahead: !lone && rng.percent(60),
+        flush_at: [1, 1, 2, 128][rng.below(4)],
         knows: match rng.below(3) {
             _ if at == 0 => Knows::Both,
             0 => Knows::Nothing,

@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     pub(crate) queues: Vec<(&'static str, u32)>,
     pub(crate) weighted: bool,
     pub(crate) look_ahead: bool,
+    /// From so many verdicts on a worker has a second call under way.
+    pub(crate) flush_at: usize,
     pub(crate) knows: Knows,
 }
 
@@ -125,7 +127,8 @@ impl Seat {
             .sweep_every(setup.sweep_every)
             .cancel_grace(CANCEL_GRACE)
             .shutdown_deadline(SHUTDOWN_DEADLINE)
-            .look_ahead(setup.look_ahead);
+            .look_ahead(setup.look_ahead)
+            .flushing_at(setup.flush_at);
         if setup.weighted {
             worker.weights(setup.queues.iter().copied())
         } else {

@@ -25,4 +25,11 @@ impl<B: Engine> Worker<B> {
         self.settings.simulated.mutant = mutant;
         self
     }
+
+    /// So many verdicts are worth a call of their own.
+    #[doc(hidden)]
+    pub fn flushing_at(mut self, verdicts: usize) -> Self {
+        self.settings.simulated.flush_at = Some(verdicts);
+        self
+    }
 }

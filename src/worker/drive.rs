@@ -1,7 +1,9 @@
 //! The drive: settles verdicts and claims jobs, in one call where it can.
 //!
 //! Natural batching: it settles whatever has gathered the moment the previous call returned. No timer, so nothing waits
-//! when the worker is idle, and batches fill by themselves when it is busy.
+//! when the worker is idle, and batches fill by themselves when it is busy. Where the engine is pipelined, the next call is
+//! on its way before the last is answered, once all that is in hand has run: engine and worker then never wait for each
+//! other.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +20,8 @@ use windlass_core::{
     Settled, Timestamp, Verdict,
 };
 
-use super::hand::{Claimed, Hand, Ruled};
+use super::calls::{Answered, Call, Calls};
+use super::hand::{Claimed, Hand, Look, Ruled};
 use super::order::Order;
 use super::report::Report;
 use super::simulated::Mutant;
@@ -86,6 +89,7 @@ impl<B: Engine> Shared<B> {
         settings: Settings,
     ) -> Self {
         let mut session = queue.entropy().session();
+        let pipelined = queue.backend().capabilities().pipelined;
         if settings.simulated.is(Mutant::SessionReused) {
             session = SessionId::from_u128(1);
         }
@@ -94,8 +98,8 @@ impl<B: Engine> Shared<B> {
             kinds: jobs.kinds(),
             executor: Executor::new(jobs, erased),
             queue,
+            hand: Mutex::new(Hand::new(settings.simulated.flush_at(), pipelined)),
             settings,
-            hand: Mutex::default(),
             bell: Notify::new(),
             beat_now: Notify::new(),
             appetite: Notify::new(),
@@ -180,12 +184,13 @@ pub(crate) async fn run<B: Engine>(
         shared: &shared,
         order,
         runners: JoinSet::new(),
+        calls: Calls::new(shared.queue.backend().capabilities().pipelined),
         next_due: None,
         empty: false,
         failures: 0,
         begun: Instant::now(),
         claimed_free: Instant::now(),
-        unknown_claim: None,
+        unknown_claims: Vec::new(),
     };
     {
         let mut work = std::pin::pin!(drive.work());
@@ -211,6 +216,7 @@ struct Drive<'a, B: Engine> {
     shared: &'a Arc<Shared<B>>,
     order: Order,
     runners: JoinSet<()>,
+    calls: Calls,
     /// When the next scheduled job is due.
     next_due: Option<NextDue>,
     /// Whether the last claim found nothing.
@@ -220,8 +226,8 @@ struct Drive<'a, B: Engine> {
     begun: Instant,
     /// When a claim with free slots was last made: only such a claim may bring a suspect.
     claimed_free: Instant,
-    /// A claim whose answer was lost: what it took is handed back before anything else is claimed.
-    unknown_claim: Option<UnknownClaim>,
+    /// Claims whose answers were lost: what they took is handed back before anything else is claimed.
+    unknown_claims: Vec<UnknownClaim>,
 }
 
 #[derive(Clone, Copy)]
@@ -247,23 +253,31 @@ impl<B: Engine> Drive<'_, B> {
         loop {
             while self.runners.try_join_next().is_some() {}
             if self.bound_reached() {
-                return;
+                if self.calls.is_empty() {
+                    return;
+                }
+                // Only its answer tells what a call took and what it settled.
+                self.answer().await;
+                continue;
             }
             let slots = self.slots();
-            let (due, pending) = {
-                let hand = self.shared.hand();
-                (hand.flush_is_due(), hand.has_verdicts())
-            };
+            let Look { due, pending } = self.shared.hand().look();
             let room = self.has_room(slots);
-            if due || (room && self.shared.hungry.load(Ordering::Acquire)) {
+            if !self.calls.is_empty() {
+                if due && room && self.shared.hungry.load(Ordering::Acquire) {
+                    self.call(Some(slots)).await;
+                } else {
+                    self.answer_or_bell().await;
+                }
+            } else if due || (room && self.shared.hungry.load(Ordering::Acquire)) {
                 self.shared.set_appetite(false, None);
                 // A settle with room to spare claims too: the verdicts may have freed or made work, and set due times.
-                self.round(room.then_some(slots)).await;
+                self.call(room.then_some(slots)).await;
             } else if pending {
                 // Busy: more verdicts are about to come. A millisecond at most, should the jobs turn out to be long.
                 const BUSY: Duration = Duration::from_millis(1);
                 if tokio::time::timeout(BUSY, self.shared.bell.notified()).await.is_err() {
-                    self.round(room.then_some(slots)).await;
+                    self.call(room.then_some(slots)).await;
                 }
             } else {
                 // Full, or nothing to do: listen for work only when there is room for it.
@@ -273,8 +287,23 @@ impl<B: Engine> Drive<'_, B> {
         }
     }
 
+    /// Waits for an answer, or until it may be time for another call beside the one under way.
+    async fn answer_or_bell(&mut self) {
+        if !self.calls.has_room() {
+            return self.answer().await;
+        }
+        let answered = tokio::select! {
+            biased;
+            answered = self.calls.next() => answered,
+            () = self.shared.bell.notified() => None,
+        };
+        if let Some(answered) = answered {
+            self.heard(answered).await;
+        }
+    }
+
     /// Sleeps until something rings, a scheduled job is due, or the time is up.
-    async fn sleep(&self) {
+    async fn sleep(&mut self) {
         let end = self.shared.settings.at_most_time.map(|time| self.begun + time);
         let due = self.next_due.map(|due| due.here).filter(|due| *due > Instant::now());
         let wake = [end, due].into_iter().flatten().min();
@@ -291,26 +320,31 @@ impl<B: Engine> Drive<'_, B> {
     fn slots(&self) -> Slots {
         let settings = &self.shared.settings;
         let mut hand = self.shared.hand();
-        let taken = hand.running() + hand.waiting();
+        let coming = self.calls.may_bring();
+        let taken = hand.running() + hand.waiting() + coming;
         let target = if settings.look_ahead { hand.pace.ahead(settings.concurrency) } else { 0 };
         let mut free = settings.concurrency.saturating_sub(taken).min(BATCH_MAX);
         let mut ahead =
             target.saturating_sub(taken.saturating_sub(settings.concurrency)).min(BATCH_MAX - free);
         if let Some(most) = settings.at_most_jobs {
-            let left = most.saturating_sub(hand.report.started + hand.waiting() as u64);
+            let left = most.saturating_sub(hand.report.started + (hand.waiting() + coming) as u64);
             free = free.min(usize::try_from(left).unwrap_or(usize::MAX));
             ahead = 0;
         }
-        // A claim ahead is worth its round trip when half of what was ahead is used up.
+        // A claim ahead is worth its round trip when half of what was ahead is used up: half of what this call may claim, where
+        // two calls share it.
+        let share = target / self.calls.at_once();
         hand.set_low_water(target / 2);
-        if free == 0 && ahead <= target / 2 {
+        if free == 0 && ahead <= share / 2 {
             ahead = 0;
         }
+        ahead = ahead.min(share);
         // A suspect is never taken ahead. Now and then let the slots run free, or one would wait until all else is done.
         if free == 0 && self.claimed_free.elapsed() > SUSPECTS_EVERY {
             ahead = 0;
         }
-        let suspects = !hand.has_suspect() || settings.simulated.is(Mutant::SuspectsAlways);
+        let one_comes = self.calls.may_bring_suspect() && !settings.simulated.is(Mutant::SuspectsAtOnce);
+        let suspects = !(hand.has_suspect() || one_comes) || settings.simulated.is(Mutant::SuspectsAlways);
         Slots { free, ahead, suspects }
     }
 
@@ -338,55 +372,79 @@ impl<B: Engine> Drive<'_, B> {
         self.time_is_up() || (settings.until_empty && self.empty && !hungry && hand.in_hand() == 0)
     }
 
-    /// One call to the engine: verdicts, a claim, or both.
+    /// One call to the engine, and its answer.
     async fn round(&mut self, slots: Option<Slots>) {
-        // One claim at a time may be uncertain: in a long outage they would pile up, each with jobs that nobody runs.
-        let slots = if self.unknown_claim.is_some() && slots.is_some() {
+        self.call(slots).await;
+        self.answer().await;
+    }
+
+    /// Makes one call to the engine: verdicts, a claim, or both.
+    async fn call(&mut self, slots: Option<Slots>) {
+        // Claims that are uncertain come first: in a long outage they would pile up, each with jobs that nobody runs.
+        let slots = if !self.unknown_claims.is_empty() && slots.is_some() {
             self.hand_back_unknown().await;
             None
         } else {
             slots
         };
-        let ruled = self.shared.hand().take_verdicts(BATCH_MAX);
-        let verdicts = &ruled.verdicts[..];
-        if slots.is_none() && verdicts.is_empty() {
+        if slots.is_none() && !self.shared.hand().has_verdicts() {
             return;
         }
+        let ruled = self.shared.hand().take_verdicts(BATCH_MAX);
         let claim = slots.map(|slots| self.claim(slots));
-        let asked = Instant::now();
-        let (queue, at) = (&self.shared.queue, self.shared.queue.at());
-        let answer = match &claim {
-            Some(claim) if verdicts.is_empty() => {
-                queue.backend().claim(claim, at).await.map(|c| (Vec::new(), Some(c)))
+        self.calls.make(self.shared, Call { ruled, claim, asked: Instant::now() }).await;
+    }
+
+    /// Waits for the next answer, if a call is under way.
+    async fn answer(&mut self) {
+        if let Some(answered) = self.calls.next().await {
+            self.heard(answered).await;
+        }
+    }
+
+    /// Takes an answer in, and after a failure backs off.
+    async fn heard(&mut self, answered: Answered) {
+        let Err(mut error) = self.take_answer(answered) else { return };
+        // What else is under way has happened or will fail as well: both before anything new is asked.
+        while let Some(answered) = self.calls.next().await {
+            if let Err(another) = self.take_answer(answered) {
+                error = another;
             }
-            Some(claim) => {
-                queue.backend().settle_and_claim(verdicts, claim, at).await.map(|(s, c)| (s, Some(c)))
-            }
-            None => queue.backend().settle(verdicts, at).await.map(|settled| (settled, None)),
-        };
+        }
+        self.back_off(&error).await;
+    }
+
+    fn take_answer(&mut self, Answered { call, answer, crowded }: Answered) -> Result<()> {
+        let Call { ruled, claim, asked } = call;
         match answer {
             Ok((settled, claimed)) => {
                 self.failures = 0;
                 self.settled(&ruled, &settled, asked.elapsed());
+                let claims = claim.is_some();
                 if let (Some(claimed), Some(claim)) = (claimed, claim) {
                     self.claimed(claimed, &claim, asked);
                 }
-                if !verdicts.is_empty() && (slots.is_none() || self.shared.settings.until_empty) {
+                let settles = !ruled.verdicts.is_empty();
+                if crowded || (settles && (!claims || self.shared.settings.until_empty)) {
                     // What they freed or made was not claimed, or need not have been seen by the claim.
                     self.empty = false;
                     self.shared.hungry.store(true, Ordering::Release);
                 }
+                Ok(())
             }
             Err(error) => {
                 if error.effect() == Effect::Unknown
                     && let Some(claim) = claim
                     && !self.shared.settings.simulated.is(Mutant::KeepsUnknownClaims)
                 {
-                    self.unknown_claim =
-                        Some(UnknownClaim { nonce: claim.nonce, lapses: Instant::now() + claim.lease });
+                    if self.shared.settings.simulated.is(Mutant::OneUnknownClaim) {
+                        self.unknown_claims.clear();
+                    }
+                    let lapses = Instant::now() + claim.lease;
+                    self.unknown_claims.push(UnknownClaim { nonce: claim.nonce, lapses });
                 }
                 self.put_back(ruled, &error);
-                self.back_off(&error).await;
+                Err(error)
             }
         }
     }
@@ -438,9 +496,9 @@ impl<B: Engine> Drive<'_, B> {
     }
 
     /// Counts what became of the verdicts.
-    fn settled(&self, ruled: &Ruled, settled: &[Settled], took: Duration) {
+    fn settled(&self, ruled: &Arc<Ruled>, settled: &[Settled], took: Duration) {
         let mut hand = self.shared.hand();
-        hand.settle_ended(Ruled::default());
+        hand.settle_ended(ruled);
         hand.pace.round_trip_took(took);
         for ((verdict, ran), settled) in ruled.verdicts.iter().zip(&ruled.ran).zip(settled) {
             hand.report.count_settled(*ran, *settled);
@@ -468,13 +526,13 @@ impl<B: Engine> Drive<'_, B> {
     fn put_back(&self, ruled: Arc<Ruled>, error: &Error) {
         let mut hand = self.shared.hand();
         // The hand keeps a reference while it is in flight; let go of that one first, so that nothing is copied.
-        hand.settle_ended(Ruled::default());
+        hand.settle_ended(&ruled);
         if self.shared.settings.simulated.is(Mutant::VerdictsForgotten) {
             return;
         }
         let ruled = Arc::unwrap_or_clone(ruled);
         if error.kind() != ErrorKind::Invalid {
-            return hand.settle_ended(ruled);
+            return hand.rule_again(ruled);
         }
         // The engine will never take one of them: find it, and do not let it hold up the rest.
         let mut again = Ruled::default();
@@ -486,20 +544,20 @@ impl<B: Engine> Drive<'_, B> {
                 again.push(bury_instead(verdict, error), Ran::Buried);
             }
         }
-        hand.settle_ended(again);
+        hand.rule_again(again);
     }
 
-    /// Hands back what a claim took whose answer was lost; otherwise it would wait for the end of its lease.
+    /// Hands back what claims took whose answers were lost; otherwise it would wait for the end of its lease.
     async fn hand_back_unknown(&mut self) {
-        while let Some(UnknownClaim { nonce, lapses }) = self.unknown_claim {
+        while let Some(UnknownClaim { nonce, lapses }) = self.unknown_claims.last().copied() {
             if Instant::now() >= lapses {
-                self.unknown_claim = None;
-                break;
+                self.unknown_claims.pop();
+                continue;
             }
             let queue = &self.shared.queue;
             match queue.backend().hand_back(self.shared.session, Some(nonce), queue.at()).await {
                 Ok(handed) if handed == BATCH_MAX => {}
-                Ok(_) => self.unknown_claim = None,
+                Ok(_) => drop(self.unknown_claims.pop()),
                 Err(error) => {
                     return self.back_off(&error).await;
                 }
@@ -509,6 +567,7 @@ impl<B: Engine> Drive<'_, B> {
 
     /// Stops what still runs, settles that, and hands back the rest.
     async fn stop(&mut self) {
+        self.calls.give_up();
         self.shared.hand().release_waiting();
         let left = self.shared.hand().running();
         if left > 0 {
@@ -535,7 +594,7 @@ impl<B: Engine> Drive<'_, B> {
         // The answer to an earlier call was not waited for to the end: the engine knows a repeat when it sees one.
         self.shared.hand().settle_again();
         while self.shared.hand().in_hand() > 0 {
-            if self.shared.hand().has_verdicts() {
+            if self.shared.hand().look().pending {
                 if tokio::time::timeout_at(deadline, self.round(None)).await.is_err() {
                     return;
                 }

@@ -69,7 +69,15 @@ impl Ruled {
 }
 
 /// Verdicts that are worth a call of their own while the runners have enough to do.
-const FLUSH_AT: usize = 128;
+pub(crate) const FLUSH_AT: usize = 128;
+
+/// What the drive sees when it looks.
+pub(crate) struct Look {
+    /// Whether a call is due: to settle, or another beside the one under way.
+    pub(crate) due: bool,
+    /// Whether any verdict waits to be settled.
+    pub(crate) pending: bool,
+}
 
 #[derive(Default)]
 pub(crate) struct Hand {
@@ -77,8 +85,14 @@ pub(crate) struct Hand {
     running: Vec<Option<Run>>,
     free_places: Vec<usize>,
     ruled: Ruled,
-    /// Verdicts that the drive is settling right now.
-    settling: Arc<Ruled>,
+    /// Verdicts of each call that is under way, in the order of the calls.
+    settling: Vec<Arc<Ruled>>,
+    /// See [`FLUSH_AT`].
+    flush_at: usize,
+    /// Whether a second call may be under way.
+    pipelined: bool,
+    /// Whether the drive was told to look, and has not done so yet.
+    told: bool,
     runners: usize,
     /// At this many waiting jobs the drive wants to be woken, to fetch more.
     low_water: usize,
@@ -96,6 +110,10 @@ pub(crate) struct Given {
 }
 
 impl Hand {
+    pub(crate) fn new(flush_at: usize, pipelined: bool) -> Self {
+        Self { flush_at, pipelined, ..Self::default() }
+    }
+
     /// Takes claimed jobs in, and says how many runners to start for them.
     pub(crate) fn take_in(&mut self, jobs: impl IntoIterator<Item = Claimed>, concurrency: usize) -> usize {
         for job in jobs {
@@ -142,7 +160,8 @@ impl Hand {
         Some(Given { envelope, control, place })
     }
 
-    /// Notes the end of a run. Returns whether it is time for the drive: nothing else to do here, or enough to settle.
+    /// Notes the end of a run. Returns whether to tell the drive: nothing else to do here, or enough to settle. It is told once,
+    /// until it looks.
     pub(crate) fn finished(&mut self, place: usize, finished: Finished, took: Duration) -> bool {
         if self.running[place].take().is_some_and(|run| run.suspect) {
             self.suspects -= 1;
@@ -153,12 +172,34 @@ impl Hand {
         if let Some(verdict) = finished.verdict {
             self.ruled.push(verdict, finished.ran);
         }
-        self.waiting.len() <= self.low_water || self.ruled.verdicts.len() >= FLUSH_AT
+        let enough = self.ruled.verdicts.len() >= self.flush_at;
+        let due = if self.settling.is_empty() {
+            enough || self.waiting.len() <= self.low_water
+        } else {
+            self.another_is_due()
+        };
+        due && !std::mem::replace(&mut self.told, true)
     }
 
-    /// Whether verdicts should be settled now. While jobs wait here the runners are busy, and a few more will come.
-    pub(crate) fn flush_is_due(&self) -> bool {
-        !self.ruled.verdicts.is_empty() && (self.waiting.is_empty() || self.ruled.verdicts.len() >= FLUSH_AT)
+    /// The drive looks whether a call is due. While jobs wait here the runners are busy, and a few more verdicts will come.
+    pub(crate) fn look(&mut self) -> Look {
+        self.told = false;
+        let pending = self.has_verdicts();
+        let due = if self.settling.is_empty() {
+            pending && (self.waiting.is_empty() || self.ruled.verdicts.len() >= self.flush_at)
+        } else {
+            self.another_is_due()
+        };
+        Look { due, pending }
+    }
+
+    /// Whether a call beside the one under way is worth it: all has run, and it was enough. A smaller or an earlier one would
+    /// only cost more for each job, while the engine has something to do anyway.
+    fn another_is_due(&self) -> bool {
+        self.pipelined
+            && self.settling.len() == 1
+            && self.waiting.is_empty()
+            && self.ruled.verdicts.len() >= self.flush_at
     }
 
     pub(crate) fn set_low_water(&mut self, waiting: usize) {
@@ -167,7 +208,11 @@ impl Hand {
 
     /// A runner is gone without having finished its job: only when its runtime shuts down.
     pub(crate) fn in_hand(&self) -> usize {
-        self.waiting.len() + self.running() + self.ruled.verdicts.len() + self.settling.verdicts.len()
+        self.waiting.len() + self.running() + self.ruled.verdicts.len() + self.settling()
+    }
+
+    fn settling(&self) -> usize {
+        self.settling.iter().map(|ruled| ruled.verdicts.len()).sum()
     }
 
     pub(crate) fn running(&self) -> usize {
@@ -188,22 +233,28 @@ impl Hand {
         self.suspects > 0
     }
 
-    /// Takes up to `most` verdicts to settle. They stay in hand until [`settle_ended`](Self::settle_ended).
+    /// Takes up to `most` verdicts for a call. They stay in hand until [`settle_ended`](Self::settle_ended).
     pub(crate) fn take_verdicts(&mut self, most: usize) -> Arc<Ruled> {
-        self.settling = Arc::new(self.ruled.take(most));
-        Arc::clone(&self.settling)
+        let ruled = Arc::new(self.ruled.take(most));
+        self.settling.push(Arc::clone(&ruled));
+        ruled
     }
 
-    /// The drive's settle came back: with success, or with verdicts to try again, first in line.
-    pub(crate) fn settle_ended(&mut self, again: Ruled) {
-        self.settling = Arc::default();
-        self.ruled.prepend(again);
+    /// A call came back.
+    pub(crate) fn settle_ended(&mut self, ruled: &Arc<Ruled>) {
+        self.settling.retain(|settling| !Arc::ptr_eq(settling, ruled));
     }
 
-    /// Takes back verdicts whose settle was given up before its answer came.
+    /// Takes verdicts back whose call failed, first in line.
+    pub(crate) fn rule_again(&mut self, ruled: Ruled) {
+        self.ruled.prepend(ruled);
+    }
+
+    /// Takes verdicts back whose calls were given up before their answers came.
     pub(crate) fn settle_again(&mut self) {
-        let again = Arc::unwrap_or_clone(std::mem::take(&mut self.settling));
-        self.ruled.prepend(again);
+        for again in std::mem::take(&mut self.settling).into_iter().rev() {
+            self.ruled.prepend(Arc::unwrap_or_clone(again));
+        }
     }
 
     /// Hands back what was not started.
@@ -228,7 +279,7 @@ impl Hand {
             .map(|job| Held { lease: job.envelope.state().lease().clone(), started: false });
         let running =
             self.running.iter().flatten().map(|run| Held { lease: run.lease.clone(), started: true });
-        let ruled = self.ruled.held().chain(self.settling.held());
+        let ruled = self.ruled.held().chain(self.settling.iter().flat_map(|ruled| ruled.held()));
         waiting.chain(running).chain(ruled).collect()
     }
 

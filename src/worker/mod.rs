@@ -1,10 +1,11 @@
 //! The worker: claims jobs, runs each under the executor, settles their verdicts, and keeps its leases alive.
 //!
-//! Four tasks share one hand (`hand.rs`): the *drive* (`drive.rs`) settles and claims; the *runners* (`runner.rs`) run
+//! Four tasks share one hand (`hand.rs`): the *drive* (`drive.rs`, its calls in `calls.rs`) settles and claims; the *runners* (`runner.rs`) run
 //! one job at a time each; the *beat* (`beat.rs`) extends the session on its own; the *upkeep* (`upkeep.rs`) sweeps and
 //! listens for wake-ups. `order.rs` decides which named queue goes first, `pace.rs` how far to look ahead.
 
 mod beat;
+mod calls;
 mod drive;
 mod hand;
 mod order;

@@ -46,6 +46,10 @@ pub enum Mutant {
     DeadlineFromReply,
     /// A shutdown waits for what runs, however long that takes.
     StopsLate,
+    /// Both calls that are under way ask for suspects.
+    SuspectsAtOnce,
+    /// Of two claims whose answers were lost only the last is handed back.
+    OneUnknownClaim,
 }
 
 #[cfg(feature = "mutants")]
@@ -68,11 +72,14 @@ impl Mutant {
         Self::StartsOldLeases,
         Self::DeadlineFromReply,
         Self::StopsLate,
+        Self::SuspectsAtOnce,
+        Self::OneUnknownClaim,
     ];
 }
 
 #[cfg(not(feature = "mutants"))]
 mod off {
+    use super::super::hand::FLUSH_AT;
     use super::Mutant;
 
     #[derive(Clone, Default, Debug)]
@@ -86,6 +93,10 @@ mod off {
 
         pub(crate) fn hold<F>(&self, future: F) -> F {
             future
+        }
+
+        pub(crate) const fn flush_at(&self) -> usize {
+            FLUSH_AT
         }
 
         pub(crate) const fn beats(&self, _: bool) {}
@@ -103,10 +114,12 @@ mod on {
     use std::sync::{Arc, Mutex, PoisonError};
     use std::task::{Poll, Waker};
 
+    use super::super::hand::FLUSH_AT;
     use super::Mutant;
 
     #[derive(Clone, Default, Debug)]
     pub(crate) struct Simulated {
+        pub(crate) flush_at: Option<usize>,
         pub(crate) freezer: Freezer,
         pub(crate) mutant: Option<Mutant>,
         beating: Arc<AtomicBool>,
@@ -115,6 +128,11 @@ mod on {
     impl Simulated {
         pub(crate) fn is(&self, mutant: Mutant) -> bool {
             self.mutant == Some(mutant)
+        }
+
+        /// How many verdicts are worth a call of their own: a history has too few jobs for the usual number.
+        pub(crate) fn flush_at(&self) -> usize {
+            self.flush_at.unwrap_or(FLUSH_AT)
         }
 
         pub(crate) fn hold<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {

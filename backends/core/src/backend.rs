@@ -20,6 +20,11 @@ pub struct Capabilities {
     /// Whether one step can write two named queues. Where it cannot, `then` jobs for another queue pass through an
     /// outbox, and parents must be in the same queue.
     pub atomic_across_queues: bool,
+    /// Whether calls of one handle to one named queue take effect in the order in which they were made, those whose answers
+    /// are still due among them, and a call costs less while another is under way. A busy worker then sends its next settle and
+    /// claim before it has the answer to the last. Where order fails now and then, as after a lost connection, a worker claims
+    /// out of order as two workers would; nothing else depends on it.
+    pub pipelined: bool,
 }
 
 /// A storage engine.

@@ -156,7 +156,7 @@ impl Backend for MemoryBackend {
     const NAME: &'static str = "memory";
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: false, shared: false, atomic_across_queues: true }
+        Capabilities { durable: false, shared: false, atomic_across_queues: true, pipelined: false }
     }
 
     async fn push(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {

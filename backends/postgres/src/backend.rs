@@ -205,7 +205,7 @@ impl Backend for PostgresBackend {
     const NAME: &'static str = Self::NAME_OF_ENGINE;
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, shared: true, atomic_across_queues: true }
+        Capabilities { durable: true, shared: true, atomic_across_queues: true, pipelined: false }
     }
 
     async fn push(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {

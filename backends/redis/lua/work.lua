@@ -2,9 +2,9 @@
 --
 -- ARGV: .., 3: how many verdicts; 4: session; 5: nonce; 6: limit, or -1 for no claim; 7: how many ahead; 8: '1' when a
 -- suspect may come; 9: the lease in ms; 10: kinds as `name=version;`..; then see settle.lua.
--- Returns {now, answers, suspects taken, bound reached, next due or '', whether the outbox holds something, jobs}: for each
--- job '0' or, when it starts, '1' and length of the body u32, id, body; of one that is not fresh '2' instead, and after the
--- body its record of 80 bytes.
+-- Returns {now, answers, suspects taken, bound reached, next due or '', whether the outbox holds something, jobs, records}:
+-- jobs are id and body of each in turn, of which the first so many as were wanted start; records are place and record of
+-- each that is not fresh. One by one and not as one piece: Lua would hash every byte of that.
 -- Cost: settling plain completions 3 to 10 commands a call, claiming 5 to 14; 5 to 20 for each other verdict.
 -- Invariant: a verdict changes something only if (id, epoch, nonce) are those of the record, and a job is handed out only
 -- with a new epoch and the claim's nonce.
@@ -17,7 +17,7 @@ local BATCH = 4
 
 local limit, ahead = tonumber(ARGV[6]), tonumber(ARGV[7])
 local answers = settle(tonumber(ARGV[3]))
-local out, written, suspects, bounded, due = {}, 0, 0, 0, ''
+local out, written, not_fresh, suspects, bounded, due = {}, 0, {}, 0, 0, ''
 
 -- Whether this claim can run a lane: a kind, or a kind, a colon and the version that it needs.
 local kinds, runs = nil, {}
@@ -78,18 +78,6 @@ local function fresh_record(starts, pb, rank, batch)
   return prefix .. pack('>d', rank) .. since .. till_bytes .. batch
 end
 
--- What stands before a job in the answer, by the length of its body.
-local starting_marks, ahead_marks = {}, {}
-local marks = { ['0'] = ahead_marks, ['1'] = starting_marks, ['2'] = {} }
-local function mark(sort, length)
-  local made = marks[sort][length]
-  if not made then
-    made = sort .. pack('>I4', length)
-    marks[sort][length] = made
-  end
-  return made
-end
-
 local function take(id, body, record, rank, batch)
   local starts, made = count < limit and '1' or '0', nil
   count = count + 1
@@ -97,13 +85,13 @@ local function take(id, body, record, rank, batch)
     made = 'X' .. starts .. char(without(byte(record, 3), SETTLED)) .. sub(record, 4, 4)
       .. pack('>I6', unpack_('>I6', record, 5) + 1) .. ARGV[5] .. sub(record, 27, 34) .. pack('>d', rank)
       .. since .. till_bytes .. batch
-    out[written + 1], out[written + 2], out[written + 3], out[written + 4] = mark('2', #body), id, body, made
-    written = written + 4
+    not_fresh[#not_fresh + 1] = count
+    not_fresh[#not_fresh + 1] = made
   else
     made = fresh_record(starts, links_byte(body), rank, batch)
-    out[written + 1], out[written + 2], out[written + 3] = mark(starts, #body), id, body
-    written = written + 3
   end
+  out[written + 1], out[written + 2] = id, body
+  written = written + 2
   hash[filled + 1], hash[filled + 2] = id, made
   filled = filled + 2
   if batch == NO_BATCH then
@@ -277,10 +265,8 @@ local function take_listed()
         if sort.shares and not record then
           local starts = count < limit
           count = count + 1
-          local length = #body
-          out[written + 1] = (starts and starting_marks or ahead_marks)[length] or mark(starts and '1' or '0', length)
-          out[written + 2], out[written + 3] = id, body
-          written = written + 3
+          out[written + 1], out[written + 2] = id, body
+          written = written + 2
           hash[filled + 1], hash[filled + 2] = id, starts and sort.starts or sort.ahead
           filled = filled + 2
         elseif sort.runs then
@@ -330,4 +316,4 @@ end
 -- What this claim took itself need not wake others; what it left or moved aside may.
 if limit >= 0 and not meta[2] then ring = ring and (count >= wanted or aside < BOUND) end
 commit()
-return { num(now), answers, suspects, bounded, due, call('EXISTS', O), table.concat(out) }
+return { num(now), answers, suspects, bounded, due, call('EXISTS', O), out, not_fresh }

@@ -307,7 +307,7 @@ impl Backend for RedisBackend {
     const NAME: &'static str = "redis";
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, shared: true, atomic_across_queues: false }
+        Capabilities { durable: true, shared: true, atomic_across_queues: false, pipelined: true }
     }
 
     async fn push(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {

@@ -12,7 +12,7 @@ const CANCEL: u8 = 2;
 /// Bytes before the tail.
 const HEAD: usize = 50;
 /// Bytes of the record of a Running job: the tail is session, end of the lease f64, batch u48.
-pub(crate) const RUNNING: usize = HEAD + 30;
+const RUNNING: usize = HEAD + 30;
 
 /// A record, taken apart.
 #[derive(Debug)]
@@ -30,10 +30,10 @@ pub(crate) struct Raw<'a> {
 
 impl<'a> Raw<'a> {
     /// The record of a fresh job that was just claimed, to start or ahead.
-    pub(crate) fn claimed(started: u8) -> Self {
+    pub(crate) fn claimed(started: bool) -> Self {
         Self {
             state: b'X',
-            how: started,
+            how: if started { b'1' } else { b'0' },
             flags: 0,
             epoch: 1,
             generation: 0,

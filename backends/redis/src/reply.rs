@@ -23,6 +23,13 @@ pub(crate) fn array(value: Value) -> Result<Vec<Value>> {
     }
 }
 
+pub(crate) fn items(value: &Value) -> Result<&[Value]> {
+    match value {
+        Value::Array(items) => Ok(items),
+        other => Err(strange("an array", other)),
+    }
+}
+
 pub(crate) fn bytes(value: &Value) -> Result<&[u8]> {
     match value {
         Value::BulkString(bytes) => Ok(bytes),

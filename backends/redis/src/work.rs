@@ -180,12 +180,9 @@ impl RedisBackend {
         if !places.is_empty() {
             self.durable(queue).await?;
         }
-        let (work, damaged) = read_work(
-            &answer,
-            queue,
-            places.len(),
-            claim.map_or(Nonce::from_u128(0), |(claim, _)| claim.nonce),
-        )?;
+        let (nonce, starts) =
+            claim.map_or((Nonce::from_u128(0), 0), |(claim, wanted)| (claim.nonce, wanted.limit));
+        let (work, damaged) = read_work(&answer, queue, places.len(), nonce, starts)?;
         if !damaged.is_empty() {
             self.bury(queue, damaged, time).await?;
         }
@@ -301,44 +298,37 @@ fn alike(one: &Verdict, other: &Verdict) -> bool {
     one.lease.epoch == other.lease.epoch && one.lease.nonce == other.lease.nonce && bare(one) && bare(other)
 }
 
-/// One of the jobs in an answer, see `lua/work.lua`.
-struct Job<'a> {
-    id: JobId,
-    body: &'a [u8],
-    raw: Raw<'a>,
-}
-
-impl<'a> Job<'a> {
-    fn read(from: &mut &'a [u8]) -> Result<Self> {
-        Self::parts(from).unwrap_or_else(|| {
-            Err(Error::new(ErrorKind::Unexpected, "the server's answer to a claim is cut short")
-                .effect_unknown())
-        })
-    }
-
-    fn parts(from: &mut &'a [u8]) -> Option<Result<Self>> {
-        let (sort, rest) = from.split_first()?;
-        let (length, rest) = rest.split_first_chunk::<4>()?;
-        let (id, rest) = rest.split_first_chunk::<16>()?;
-        let (body, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
-        let (raw, rest) = match sort {
-            b'2' => {
-                let (record, rest) = rest.split_at_checked(record::RUNNING)?;
-                (Raw::read(record), rest)
+/// The jobs of an answer, see `lua/work.lua`: each with its body, and its record unless it is fresh.
+fn jobs(answer: &[Value]) -> Result<impl Iterator<Item = Result<(JobId, &[u8], Option<&[u8]>)>>> {
+    let (jobs, []) = reply::items(reply::at(answer, 6)?)?.as_chunks::<2>() else { return Err(cut_short()) };
+    let (records, []) = reply::items(reply::at(answer, 7)?)?.as_chunks::<2>() else {
+        return Err(cut_short());
+    };
+    let mut records = records.iter().peekable();
+    Ok(jobs.iter().zip(1..).map(move |([id, body], place)| {
+        let id = reply::bytes(id)?.try_into().map_err(|_| cut_short())?;
+        let record = match records.peek() {
+            Some([at, record]) if reply::number(at)? == place => {
+                records.next();
+                Some(reply::bytes(record)?)
             }
-            started => (Ok(Raw::claimed(*started)), rest),
+            _ => None,
         };
-        *from = rest;
-        Some(raw.and_then(|raw| Ok(Self { id: JobId::from_uuid(uuid::Uuid::from_bytes(*id))?, body, raw })))
-    }
+        Ok((JobId::from_uuid(uuid::Uuid::from_bytes(id))?, reply::bytes(body)?, record))
+    }))
 }
 
-/// Reads an answer, and apart from it the jobs whose bodies cannot be read.
+fn cut_short() -> Error {
+    Error::new(ErrorKind::Unexpected, "the server's answer to a claim is cut short").effect_unknown()
+}
+
+/// Reads an answer to a claim that starts so many jobs, and apart from it the jobs whose bodies cannot be read.
 fn read_work(
     answer: &[Value],
     queue: &QueueName,
     verdicts: usize,
     nonce: Nonce,
+    starts: usize,
 ) -> Result<(Work, Vec<(Lease, String)>)> {
     let letters = reply::bytes(reply::at(answer, 1)?)?;
     if letters.len() != verdicts {
@@ -356,9 +346,9 @@ fn read_work(
         outbox: reply::number(reply::at(answer, 5)?)? > 0,
     };
     let mut damaged = Vec::new();
-    let mut rest = reply::bytes(reply::at(answer, 6)?)?;
-    while !rest.is_empty() {
-        let Job { id, body, raw } = Job::read(&mut rest)?;
+    for (place, job) in jobs(answer)?.enumerate() {
+        let (id, body, record) = job?;
+        let raw = record.map_or_else(|| Ok(Raw::claimed(place < starts)), Raw::read)?;
         let lease = Lease { job: JobRef::new(queue.clone(), id), epoch: raw.epoch, nonce, handle: 0 };
         let (created_at, body) = match envelope::read(body, id, queue) {
             Ok(read) => read,

@@ -195,7 +195,7 @@ impl Backend for SqliteBackend {
     const NAME: &'static str = NAME;
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, shared: true, atomic_across_queues: true }
+        Capabilities { durable: true, shared: true, atomic_across_queues: true, pipelined: false }
     }
 
     async fn push(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {

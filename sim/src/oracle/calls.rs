@@ -6,6 +6,7 @@ use std::time::Duration;
 use windlass_core::{Claim, Claimed, Effect, Error, Held, JobId, Kept, Nonce, QueueName, Verdict};
 
 use super::Oracle;
+use super::peers::Peer;
 use super::shadow::Stand;
 
 /// A call, as far as what is said around it matters.
@@ -33,9 +34,24 @@ impl Call {
         Self::Extend(held.iter().map(named).collect())
     }
 
+    /// Whether it may bring a suspect.
+    fn seeks(&self) -> bool {
+        matches!(self, Self::Round { claim: Some((_, _, true, _)), .. })
+    }
+
     /// Whether a copy of it may arrive much later. What operators say is said at once or not at all.
     pub(crate) fn may_linger(&self) -> bool {
         !matches!(self, Self::Manage)
+    }
+}
+
+impl Peer {
+    /// A round is not under way any more.
+    fn came_back(&mut self, call: &Call) {
+        if let Call::Round { verdicts, .. } = call {
+            self.in_flight.retain(|verdict| !verdicts.contains(verdict));
+            self.seeking = self.seeking.saturating_sub(usize::from(call.seeks()));
+        }
     }
 }
 
@@ -47,6 +63,7 @@ impl Oracle {
         match call {
             Call::Round { verdicts, claim } => {
                 let missing = peer.failed.iter().find(|failed| !verdicts.contains(failed)).copied();
+                let twice = call.seeks() && peer.seeking > 0;
                 let owes = claim.is_some() && peer.unknown.values().any(|lapses| *lapses > now);
                 if let Some((id, epoch)) = missing {
                     self.broken("verdicts", || {
@@ -58,12 +75,16 @@ impl Oracle {
                 self.expect(!owes, "L2", || {
                     format!("client {client} claims without having handed back a claim whose answer was lost")
                 });
+                self.expect(!twice, "S19", || {
+                    format!("client {client} asks for a suspect while another claim may bring it one")
+                });
                 if let Some((_, _, suspects, queues)) = claim {
                     self.asks(client, *suspects, queues);
                 }
                 if let Some(peer) = self.peers.get_mut(&client) {
                     peer.failed.clear();
-                    peer.in_flight = verdicts.iter().copied().collect();
+                    peer.in_flight.extend(verdicts);
+                    peer.seeking += usize::from(call.seeks());
                 }
             }
             Call::Extend(held) => {
@@ -163,11 +184,10 @@ impl Oracle {
             peer.last_trouble = now;
         }
         match (call, error) {
-            (Call::Round { .. }, None) => {
-                peer.in_flight.clear();
-            }
-            (Call::Round { claim, .. }, Some(error)) => {
-                peer.failed = std::mem::take(&mut peer.in_flight);
+            (Call::Round { .. }, None) => peer.came_back(call),
+            (Call::Round { claim, verdicts }, Some(error)) => {
+                peer.came_back(call);
+                peer.failed.extend(verdicts);
                 if let Some((nonce, lease, ..)) = claim
                     && error.effect() == Effect::Unknown
                 {
@@ -191,7 +211,7 @@ impl Oracle {
         let Some(peer) = self.peers.get_mut(&client) else { return };
         peer.last_trouble = now;
         match call {
-            Call::Round { .. } => peer.in_flight.clear(),
+            Call::Round { .. } => peer.came_back(call),
             Call::Extend(_) => peer.untrusted = Some((now, peer.active.iter().copied().collect())),
             _ => {}
         }

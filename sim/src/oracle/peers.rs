@@ -21,9 +21,11 @@ pub(super) struct Peer {
     /// When something last went wrong for it.
     pub(super) last_trouble: Timestamp,
     pub(super) active: BTreeSet<usize>,
-    /// Verdicts in a call that has not returned.
+    /// Verdicts in calls that have not returned.
     pub(super) in_flight: BTreeSet<(JobId, u64)>,
-    /// Verdicts of a call that failed.
+    /// Calls that may bring a suspect and have not returned.
+    pub(super) seeking: usize,
+    /// Verdicts of calls that failed.
     pub(super) failed: BTreeSet<(JobId, u64)>,
     /// Claims whose answers were lost, and when what they took has lapsed.
     pub(super) unknown: BTreeMap<Nonce, Timestamp>,
@@ -57,6 +59,7 @@ impl Oracle {
             last_trouble: now,
             active: BTreeSet::new(),
             in_flight: BTreeSet::new(),
+            seeking: 0,
             failed: BTreeSet::new(),
             unknown: BTreeMap::new(),
             untrusted: None,
