@@ -39,7 +39,10 @@ impl System for Windlass {
         let sweeper = queue.clone();
         tokio::spawn(async move {
             let sweep = windlass::core::Sweep::default();
-            while sweeper.backend().sweep(&sweep, At::Server).await.is_ok() {
+            loop {
+                if let Err(error) = sweeper.backend().sweep(&sweep, At::Server).await {
+                    eprintln!("a sweep failed: {error}");
+                }
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
         });
