@@ -54,6 +54,8 @@ impl std::fmt::Debug for Gather {
 struct Call {
     backend: RedisBackend,
     line: (QueueName, Durability),
+    /// Whether it ever ran. One that did not was given up by a runtime that is ending, which takes no successor either.
+    begun: bool,
     over: bool,
 }
 
@@ -92,7 +94,7 @@ impl RedisBackend {
 
     fn turn(&self, queue: &QueueName, id: [u8; 16], body: Vec<u8>) -> Turn {
         let name = (queue.clone(), self.durability);
-        let call = |line| Call { backend: self.clone(), line, over: false };
+        let call = |line| Call { backend: self.clone(), line, begun: true, over: false };
         let mut lines = self.shared.gather.lines();
         let line = lines.entry(name.clone()).or_default();
         if line.under_way < ALONE {
@@ -146,6 +148,7 @@ impl Call {
 
     /// Carries those who stand in line until nobody does.
     async fn run(mut self) {
+        self.begun = true;
         let backend = self.backend.clone();
         loop {
             let taken = self.next();
@@ -183,14 +186,19 @@ impl Drop for Call {
             return;
         }
         match Handle::try_current() {
-            Ok(runtime) => {
+            Ok(runtime) if self.begun => {
                 line.under_way += 1;
                 drop(lines);
-                let next = Self { backend: self.backend.clone(), line: self.line.clone(), over: false };
+                let next = Self {
+                    backend: self.backend.clone(),
+                    line: self.line.clone(),
+                    begun: false,
+                    over: false,
+                };
                 runtime.spawn(next.run());
             }
             // The runtime has ended, and with it whoever could carry them: dropped, they are answered so.
-            Err(_) => line.waiting.clear(),
+            _ => line.waiting.clear(),
         }
     }
 }

@@ -165,3 +165,20 @@ async fn whoever_leaves_the_line_is_not_sent_and_those_behind_are() {
         assert!(backend.get(job, AT).await.expect("get").is_none(), "nobody waited for it any more");
     }
 }
+
+/// A runtime that ends drops the calls under way, and takes no new task for those who stand in line.
+#[test]
+fn a_runtime_that_ends_with_many_in_line_ends() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (server, dispatching) = runtime.block_on(async {
+        let (server, backend) = opened().await;
+        server.freeze().expect("a freeze");
+        let dispatch = |backend: RedisBackend| async move { backend.push(&[draft().build()], AT).await };
+        let dispatching: Vec<_> = (0..10).map(|_| tokio::spawn(dispatch(backend.clone()))).collect();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        (server, dispatching)
+    });
+    runtime.shutdown_timeout(Duration::from_secs(10));
+    assert!(dispatching.iter().all(tokio::task::JoinHandle::is_finished), "nobody waits for ever");
+    drop(server);
+}
