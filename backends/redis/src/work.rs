@@ -298,8 +298,11 @@ fn alike(one: &Verdict, other: &Verdict) -> bool {
     one.lease.epoch == other.lease.epoch && one.lease.nonce == other.lease.nonce && bare(one) && bare(other)
 }
 
-/// The jobs of an answer, see `lua/work.lua`: each with its body, and its record unless it is fresh.
-fn jobs(answer: &[Value]) -> Result<impl Iterator<Item = Result<(JobId, &[u8], Option<&[u8]>)>>> {
+/// A job of an answer: its body, and its record unless it is fresh.
+type Packed<'a> = (JobId, &'a [u8], Option<&'a [u8]>);
+
+/// The jobs of an answer, see `lua/work.lua`.
+fn jobs(answer: &[Value]) -> Result<impl Iterator<Item = Result<Packed<'_>>>> {
     let (jobs, []) = reply::items(reply::at(answer, 6)?)?.as_chunks::<2>() else { return Err(cut_short()) };
     let (records, []) = reply::items(reply::at(answer, 7)?)?.as_chunks::<2>() else {
         return Err(cut_short());
