@@ -172,6 +172,7 @@ fn a_runtime_that_ends_with_many_in_line_ends() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (server, dispatching) = runtime.block_on(async {
         let (server, backend) = opened().await;
+        backend.push(&[draft().build()], AT).await.expect("push");
         server.freeze().expect("a freeze");
         let dispatch = |backend: RedisBackend| async move { backend.push(&[draft().build()], AT).await };
         let dispatching: Vec<_> = (0..10).map(|_| tokio::spawn(dispatch(backend.clone()))).collect();
