@@ -209,7 +209,7 @@ async fn one_whose_lease_was_lost_while_it_waited_is_not_started() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn none_starts_after_its_lease_when_the_process_stood_still_between_two_jobs() {
+async fn those_that_wait_while_the_process_stands_still_past_their_leases_are_handed_back() {
     let world = World::new();
     let (far, worker) = world.far();
     let short = (0..12).map(|n| act(&format!("ahead {n}"), Do::Sleep(milliseconds(15))));

@@ -50,9 +50,9 @@ returns table (queue text, id uuid) language sql stable as $windlass$
     order by p.id, p.queue limit bound
 $windlass$;
 
--- A page: looks at `bound` jobs after the given one and returns those that pass. Without bitmaps, which have no order: each page
--- would read and sort all that comes after it. `last` marks the last one looked at, which is
--- returned whether it passes or not.
+-- A page: looks at `bound` jobs after the given one and returns those that pass. `is_last` marks the last one looked at, which
+-- is returned whether it passes or not. Without bitmaps, which have no order: each page would read and sort all that comes
+-- after it.
 create function @schema@.list(
     at_ms bigint, q text, states smallint[], of_kind text, tag text, after_id uuid, after_queue text, bound integer
 ) returns table (passes boolean, is_last boolean, looked bigint, rec @schema@.record)
@@ -64,7 +64,8 @@ begin
     select * from (
         select (cardinality(states) = 0 or r.state = any (states)) and (of_kind is null or r.kind = of_kind)
                 and (tag is null or coalesce(r.extras -> 'tags' ? tag, false)) as passes,
-            row_number() over (order by a.id desc, a.queue desc) = 1 as is_last, count(*) over () as looked, r::@schema@.record as rec
+            row_number() over (order by a.id desc, a.queue desc) = 1 as is_last, count(*) over () as looked,
+            r::@schema@.record as rec
         from @schema@.addresses(q, after_id, after_queue, bound) a
         -- One at a time, whatever the planner knows of the tables.
         cross join lateral (select b.* from @schema@.record b where b.queue = a.queue and b.id = a.id offset 0) r
