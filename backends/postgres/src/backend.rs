@@ -13,8 +13,8 @@ use uuid::Uuid;
 use windlass_core::limits::BATCH_MAX;
 use windlass_core::{
     At, Backend, Capabilities, Claim, Claimed, Connect, Effect, Error, Filter, Finished, Held, JobRef, Kept,
-    NewJob, Nonce, Note, Pushed, QueueName, Result, Retention, SessionId, Settled, Sweep, Swept, Timestamp,
-    Verdict, Wake,
+    NewJob, Nonce, Note, Pushed, QueueName, Result, Retention, SessionId, Settled, StateKind, Sweep, Swept,
+    Timestamp, Verdict, Wake,
 };
 
 use crate::PostgresOptions;
@@ -23,7 +23,7 @@ use crate::gather::Gather;
 use crate::jobs::{Asked, is_plain, millis};
 use crate::rows::{self, column};
 use crate::statements::{SchemaName, Statements};
-use crate::verdicts::{self, Leases, Verdicts, epoch, nonce, same_length};
+use crate::verdicts::{self, Alike, Leases, Verdicts, epoch, nonce, same_length};
 use crate::wake::{Event, Pace, Wakes};
 
 /// How often somebody who waits for an outcome looks, at first and at most. Ends in this process are heard of at once.
@@ -185,6 +185,28 @@ impl PostgresBackend {
         }
     }
 
+    /// Settles completions that are alike. `None`, and nothing was done, when they are not or one of them is not as it should be.
+    async fn complete_alike(&self, verdicts: &[Verdict], at: At) -> Result<Option<Vec<Settled>>> {
+        if self.shared.options.retention.completed.count == 0 {
+            return Ok(None);
+        }
+        let Some(alike) = Alike::new(verdicts) else { return Ok(None) };
+        let at = instant(at);
+        let row = self
+            .shared
+            .caller
+            .row(Operation::change("settle"), &self.shared.sql.complete_alike, |query| {
+                alike.bind(query.bind(at))
+            })
+            .await?;
+        if !row.try_get::<bool, _>(0).unwrap_or_default() {
+            return Ok(None);
+        }
+        self.shared.wakes.here(Event::Freed(alike.queue().into()));
+        self.shared.wakes.here(Event::Ended);
+        Ok(Some(vec![Settled::Applied(StateKind::Completed); verdicts.len()]))
+    }
+
     /// Rings for those who may have heard of these verdicts: in other processes only when they may have made work, since a
     /// completion rarely does and there are many.
     fn tell(&self, verdicts: &Verdicts<'_>, settled: &[Settled]) {
@@ -232,6 +254,9 @@ impl Backend for PostgresBackend {
 
     async fn settle(&self, verdicts: &[Verdict], at: At) -> Result<Vec<Settled>> {
         Verdict::validate_all(verdicts)?;
+        if let Some(settled) = self.complete_alike(verdicts, at).await? {
+            return Ok(settled);
+        }
         let columns = Verdicts::new(verdicts);
         let (at, forget) = (instant(at), self.forget());
         let sql = if columns.has_then() { &self.shared.sql.settle_then } else { &self.shared.sql.settle };

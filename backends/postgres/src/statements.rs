@@ -87,6 +87,7 @@ pub(crate) struct Statements {
     pub(crate) claim: Arc<str>,
     pub(crate) settle: Arc<str>,
     pub(crate) settle_then: Arc<str>,
+    pub(crate) complete_alike: Arc<str>,
     /// The same two within a caller's transaction.
     pub(crate) settle_in: Arc<str>,
     pub(crate) settle_then_in: Arc<str>,
@@ -131,6 +132,11 @@ impl Statements {
             claim: fill(format!("select {CLAIMED} from @schema@.claim($1::int8, {})", arguments(2, &CLAIM))),
             settle: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {nothing}, false)")),
             settle_then: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {riding}, false)")),
+            complete_alike: fill(
+                "select @schema@.complete_alike($1::int8, $2::text, $3::int8, $4::uuid[], $5::int4[], $6::uuid[], $7::int8[], \
+                 $8::bytea[])"
+                    .to_owned(),
+            ),
             settle_in: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {nothing}, true)")),
             settle_then_in: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {riding}, true)")),
             settle_and_claim: fill(format!("{answer} {settle}, {nothing}, {})", arguments(after, &CLAIM))),

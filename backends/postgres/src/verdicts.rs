@@ -171,6 +171,79 @@ impl<'a> Verdicts<'a> {
     }
 }
 
+/// Completions that differ in little: of fresh jobs of one queue and rank, each named once.
+pub(crate) struct Alike<'a> {
+    queue: &'a str,
+    rank: i64,
+    nonces: Vec<Uuid>,
+    /// Up to which of the jobs each nonce goes.
+    ends: Vec<i32>,
+    ids: Vec<Uuid>,
+    seqs: Vec<i64>,
+    outputs: Vec<Option<&'a [u8]>>,
+}
+
+impl<'a> Alike<'a> {
+    /// `None` when they are not alike.
+    pub(crate) fn new(verdicts: &'a [Verdict]) -> Option<Self> {
+        let first = verdicts.first()?;
+        let (queue, rank) = (&first.lease.job.queue, Place::of(&first.lease).rank);
+        let mut placed = Vec::with_capacity(verdicts.len());
+        for verdict in verdicts {
+            let Verdict { lease, ruling: Ruling::Complete { output }, then } = verdict else { return None };
+            let place = Place::of(lease);
+            let alike =
+                place.line == FRESH && place.rank == rank && lease.epoch == 1 && lease.job.queue == *queue;
+            if !alike || !then.is_empty() {
+                return None;
+            }
+            placed.push((place.seq, lease, output.as_deref()));
+        }
+        placed.sort_unstable_by_key(|(seq, ..)| *seq);
+        if placed.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return None;
+        }
+        let mut alike = Self {
+            queue: queue.as_str(),
+            rank,
+            nonces: Vec::new(),
+            ends: Vec::new(),
+            ids: Vec::with_capacity(placed.len()),
+            seqs: Vec::with_capacity(placed.len()),
+            outputs: Vec::with_capacity(placed.len()),
+        };
+        for (seq, lease, output) in placed {
+            alike.ids.push(*lease.job.id.as_uuid());
+            alike.seqs.push(seq);
+            alike.outputs.push(output);
+            let (nonce, end) = (nonce(lease), i32::try_from(alike.ids.len()).ok()?);
+            match (alike.nonces.last(), alike.ends.last_mut()) {
+                (Some(last), Some(ends)) if *last == nonce => *ends = end,
+                _ => {
+                    alike.nonces.push(nonce);
+                    alike.ends.push(end);
+                }
+            }
+        }
+        Some(alike)
+    }
+
+    pub(crate) fn queue(&self) -> &'a str {
+        self.queue
+    }
+
+    pub(crate) fn bind<'q>(&self, query: Asked<'q>) -> Asked<'q> {
+        query
+            .bind(self.queue)
+            .bind(self.rank)
+            .bind(&self.nonces)
+            .bind(&self.ends)
+            .bind(&self.ids)
+            .bind(&self.seqs)
+            .bind(&self.outputs)
+    }
+}
+
 /// The place in a batch as SQL counts it: from one.
 fn number(at: usize) -> i32 {
     i32::try_from(at + 1).unwrap_or(i32::MAX)
