@@ -58,10 +58,14 @@ begin
         -- The lock of the generation that is asked about is also what lets one alone open the next.
         select g.last_value into latest from @schema@.gate g;
         continue when latest <> generation;
-        perform setval('@literal@.gate_open', greatest(bound, open));
-        open := greatest(bound, open);
-        perform setval('@literal@.gate_bound', e.last_value, false) from @schema@.entry e;
+        -- In this order: whoever is ended between two of these steps, or is overtaken there, leaves a bound that is too low.
+        -- A bound that comes before its generation would let the pushes of the one before be passed, and what is opened
+        -- before it would leave a push that was given up where `is_stuck` does not look for it.
+        select e.last_value into latest from @schema@.entry e;
         perform nextval('@literal@.gate');
+        perform setval('@literal@.gate_bound', latest, false);
+        open := greatest(bound, open);
+        perform setval('@literal@.gate_open', open);
     end loop;
     return open;
 end

@@ -1,0 +1,492 @@
+//! Pushes that stand still for seconds before they commit, at every moment and beside whatever becomes of the span that they
+//! fall into: each of their jobs is claimed once, and soon.
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::task::JoinHandle;
+use windlass_conformance::{Env, TransactionalEnv, complete, draft, mail};
+use windlass_core::{
+    At, Backend, Inspect, JobRef, Pushed, StateKind, Sweep, Timestamp, Transactional, Verdict,
+};
+use windlass_postgres::sqlx::{self, AssertSqlSafe, Connection, PgConnection};
+use windlass_postgres::{PostgresBackend, PostgresOptions};
+use windlass_servers::Postgres;
+
+use crate::common::{Namespace, fresh, url};
+use crate::opening::ask;
+use crate::stretches::{NOW, PROMPT, later, push};
+
+/// A push that asks for it stands still before its first number (`before statement`), between the number of a job and its row
+/// (`before row`, and the id), or when all its rows are in (`after statement`), until a lock is let go.
+const STAND_STILL: &str = "
+create function @schema@.stand_still() returns trigger language plpgsql as $$
+declare
+    here text := lower(tg_when || ' ' || tg_level);
+begin
+    if tg_level = 'ROW' then
+        here := here || ' ' || new.id;
+    end if;
+    if current_setting('stuck.moment', true) = here then
+        perform set_config('lock_timeout', '0', true);
+        perform pg_advisory_xact_lock_shared(current_setting('stuck.lock')::bigint);
+    end if;
+    if tg_level = 'ROW' then
+        return new;
+    end if;
+    return null;
+end
+$$;
+create trigger stuck_first before insert on @schema@.job for each statement execute function @schema@.stand_still();
+create trigger stuck_between before insert on @schema@.job for each row execute function @schema@.stand_still();
+create trigger stuck_last after insert on @schema@.job for each statement execute function @schema@.stand_still();
+";
+
+/// When a push stands still.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Moment {
+    BeforeItsNumbers,
+    /// The number of this one of its jobs is drawn, and those before it are in.
+    BeforeJob(usize),
+    AfterItsJobs,
+}
+
+/// Which of the ways in a push takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    Alike,
+    Many,
+    One,
+}
+
+/// A push that stands still. It commits when it is let go.
+pub(crate) struct Stuck {
+    pub(crate) jobs: Vec<JobRef>,
+    /// The server's process that it runs in.
+    pid: i32,
+    lock: i64,
+    holder: PgConnection,
+    done: JoinHandle<()>,
+}
+
+pub(crate) async fn run(backend: &PostgresBackend, sql: &str) {
+    let sql = sql.replace("@schema@", &format!("\"{}\"", backend.schema()));
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(backend.pool()).await.expect("it is good SQL");
+}
+
+impl Stuck {
+    pub(crate) async fn at(backend: &PostgresBackend, moment: Moment, way: Way) -> Self {
+        Self::on(&url(), backend, moment, way, 5).await
+    }
+
+    async fn on(url: &str, backend: &PostgresBackend, moment: Moment, way: Way, priority: i16) -> Self {
+        let drafts: Vec<_> = (0..if matches!(way, Way::One) { 1 } else { 3 }).map(|_| draft()).collect();
+        let jobs: Vec<JobRef> = drafts.iter().map(windlass_conformance::Draft::job).collect();
+        let ids: Vec<_> = jobs.iter().map(|job| *job.id.as_uuid()).collect();
+        let payloads = vec![b"x".to_vec(); ids.len()];
+        let schema = format!("\"{}\"", backend.schema());
+        // As the engine sends it.
+        let sql = match way {
+            Way::Alike => format!(
+                "select {schema}.push_alike($1, 'mail', 'greet', null, 1, 1, 1::int2, 0::int2, $4, $2, $3)::text"
+            ),
+            Way::Many | Way::One => format!(
+                "select count(*)::text from (select array_agg(i.id) as ids, array_agg('mail'::text) as queues, \
+                 array_agg('greet'::text) as kinds, array_agg(i.payload) as payloads, array_agg(null::int8) as nulls, \
+                 array_agg(1) as ones, array_agg(1::int2) as most, array_agg(0::int2) as zeros, \
+                 array_agg($4::int2) as priorities, array_agg(null::text) as extras \
+                 from unnest($2::uuid[], $3::bytea[]) i (id, payload)) d, \
+                 lateral {schema}.push($1, false, 0, d.ids, d.queues, d.kinds, d.payloads, d.nulls, d.ones, d.ones, d.most, \
+                 d.zeros, d.priorities, d.zeros, d.nulls, d.nulls, d.extras) p where p.answer = 0"
+            ),
+        };
+        let lock = i64::from(uuid::Uuid::new_v4().as_fields().0);
+        let mut holder = PgConnection::connect(url).await.expect("a connection");
+        sqlx::query("select pg_advisory_lock($1)").bind(lock).execute(&mut holder).await.expect("the lock");
+        let moment = match moment {
+            Moment::BeforeItsNumbers => "before statement".to_owned(),
+            Moment::BeforeJob(at) => format!("before row {}", jobs[at].id.as_uuid()),
+            Moment::AfterItsJobs => "after statement".to_owned(),
+        };
+        let mut conn = PgConnection::connect(url).await.expect("a connection");
+        let set = format!("set stuck.moment = '{moment}'; set stuck.lock = '{lock}'");
+        sqlx::raw_sql(AssertSqlSafe(set)).execute(&mut conn).await.expect("settings");
+        let pid: i32 =
+            sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut conn).await.expect("its id");
+        let done = tokio::spawn(async move {
+            let wanted = if matches!(way, Way::Alike) { "true".to_owned() } else { ids.len().to_string() };
+            let answer: String = sqlx::query_scalar(AssertSqlSafe(sql))
+                .bind(Timestamp::VIRTUAL_START.as_millis())
+                .bind(ids)
+                .bind(payloads)
+                .bind(priority)
+                .fetch_one(&mut conn)
+                .await
+                .expect("push");
+            assert_eq!(answer, wanted);
+        });
+        let mut stuck = Self { jobs, pid, lock, holder, done };
+        wait_for_lock(&mut stuck.holder, pid).await;
+        stuck
+    }
+
+    pub(crate) async fn let_go(mut self) -> Vec<JobRef> {
+        sqlx::query("select pg_advisory_unlock($1)")
+            .bind(self.lock)
+            .execute(&mut self.holder)
+            .await
+            .expect("unlock");
+        self.done.await.expect("it commits");
+        self.jobs
+    }
+
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([name, &self.pid.to_string()]).status().expect("kill");
+        assert!(done.success(), "{name}");
+    }
+}
+
+/// Until a process of the server waits for an advisory lock.
+pub(crate) async fn wait_for_lock(conn: &mut PgConnection, pid: i32) {
+    let sql = "select coalesce(wait_event_type = 'Lock' and wait_event = 'advisory', false) from pg_stat_activity where pid = $1";
+    for _ in 0..500 {
+        if sqlx::query_scalar::<_, bool>(sql).bind(pid).fetch_one(&mut *conn).await.expect("its state") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it does not stand still");
+}
+
+async fn ready() -> (Namespace, PostgresBackend) {
+    let namespace = fresh().await;
+    let backend = namespace.backend().clone();
+    run(&backend, STAND_STILL).await;
+    (namespace, backend)
+}
+
+/// What was claimed so far, all of it completed.
+#[derive(Default)]
+struct Worked {
+    jobs: Vec<JobRef>,
+}
+
+impl Worked {
+    /// Claims and completes what there is. Returns how many that was.
+    async fn work(&mut self, backend: &PostgresBackend, now: At) -> usize {
+        let before = self.jobs.len();
+        loop {
+            let claimed = backend.claim(&ask(10), now).await.expect("claim").jobs;
+            if claimed.is_empty() {
+                return self.jobs.len() - before;
+            }
+            self.jobs.extend(claimed.iter().map(|job| job.lease.job.clone()));
+            let verdicts: Vec<_> =
+                claimed.into_iter().map(|job| Verdict::new(job.lease, complete())).collect();
+            let settled = backend.settle(&verdicts, now).await.expect("settle");
+            let completed = windlass_core::Settled::Applied(StateKind::Completed);
+            assert!(settled.iter().all(|settled| *settled == completed), "{settled:?}");
+        }
+    }
+
+    /// Works until so many more were there: a push that stands still is given up after a second.
+    async fn work_until(&mut self, backend: &PostgresBackend, now: At, wanted: usize) {
+        let mut worked = 0;
+        for _ in 0..100 {
+            worked += self.work(backend, now).await;
+            if worked >= wanted {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(worked, wanted);
+    }
+
+    /// All of these jobs, and no others, were claimed once each, and so say all who can be asked.
+    async fn is_all(&self, backend: &PostgresBackend, jobs: &[JobRef], now: At) {
+        let claimed: HashSet<_> = self.jobs.iter().collect();
+        assert_eq!(claimed.len(), self.jobs.len(), "one was claimed twice");
+        assert_eq!(claimed, jobs.iter().collect::<HashSet<_>>());
+        for job in jobs {
+            let record = backend.get(job, now).await.expect("get").expect("it is stored");
+            assert_eq!(record.state.kind(), StateKind::Completed, "{job:?}");
+        }
+        let queues = backend.queues(now).await.expect("queues");
+        let mail = queues.iter().find(|queue| queue.name == mail()).expect("the queue");
+        let counts: Vec<_> = StateKind::ALL.iter().map(|state| (*state, mail.counts.get(*state))).collect();
+        assert_eq!(mail.counts.get(StateKind::Completed), jobs.len() as u64, "{counts:?}");
+        assert!(counts.iter().all(|(state, n)| *state == StateKind::Completed || *n == 0), "{counts:?}");
+    }
+}
+
+async fn sweep(backend: &PostgresBackend, now: At) {
+    backend.sweep(&Sweep::default(), now).await.expect("sweep");
+}
+
+fn seconds(n: u64) -> At {
+    later(Duration::from_secs(n))
+}
+
+/// Gives a push that stands still up, for a queue that has nothing to do with it.
+async fn give_up_elsewhere(backend: &PostgresBackend) {
+    let other = draft().queue("other");
+    assert_eq!(backend.push(&[other.build()], NOW).await.expect("push"), [Pushed::Inserted]);
+    let mut ask = ask(1);
+    ask.queues = vec![windlass_core::QueueName::from_static("other")];
+    for _ in 0..100 {
+        if let Some(job) = backend.claim(&ask, NOW).await.expect("claim").jobs.pop() {
+            backend.settle(&[Verdict::new(job.lease, complete())], NOW).await.expect("settle");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it is not given up");
+}
+
+async fn is_flagged(backend: &PostgresBackend) -> bool {
+    let sql = format!("select last_value = 1 from \"{}\".gate_stuck", backend.schema());
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(backend.pool()).await.expect("the flag")
+}
+
+/// Its span runs, lapses, would be dropped, and was looked at for more than an hour before the push goes on.
+async fn comes_back_from(moment: Moment, way: Way) {
+    let (_namespace, backend) = ready().await;
+    let stuck = Stuck::at(&backend, moment, way).await;
+    let mut jobs = push(&backend, 2).await;
+    let mut worked = Worked::default();
+    worked.work_until(&backend, NOW, 2).await;
+    assert!(is_flagged(&backend).await);
+    // A newer span of the same rank: the one before has served.
+    jobs.extend(push(&backend, 1).await);
+    worked.work_until(&backend, NOW, 1).await;
+    for at in [10, 31, 40, 62, 3_700, 3_710, 7_400] {
+        sweep(&backend, seconds(at)).await;
+        assert_eq!(worked.work(&backend, seconds(at)).await, 0);
+    }
+    jobs.extend(stuck.let_go().await);
+    for at in [7_400, 7_406, 7_412] {
+        sweep(&backend, seconds(at)).await;
+        worked.work(&backend, seconds(at)).await;
+    }
+    worked.is_all(&backend, &jobs, seconds(7_412)).await;
+    assert!(!is_flagged(&backend).await, "and it is over");
+    // What is over is cleared away, but for the cursor.
+    sweep(&backend, seconds(7_420)).await;
+    sweep(&backend, seconds(15_000)).await;
+    assert_eq!(crate::stretches::count(&backend, "span").await, 1, "{moment:?} {way:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_stands_still_at_any_moment_is_found_when_it_goes_on() {
+    let mut all = Vec::new();
+    for way in [Way::Alike, Way::Many] {
+        for moment in
+            [Moment::BeforeItsNumbers, Moment::BeforeJob(0), Moment::BeforeJob(1), Moment::AfterItsJobs]
+        {
+            all.push(tokio::spawn(comes_back_from(moment, way)));
+        }
+    }
+    // A lone one has drawn its number before it comes to the table.
+    for moment in [Moment::BeforeItsNumbers, Moment::AfterItsJobs] {
+        all.push(tokio::spawn(comes_back_from(moment, Way::One)));
+    }
+    for done in join_all(all).await {
+        done.expect("a course");
+    }
+}
+
+#[tokio::test]
+async fn what_was_given_up_before_a_claim_came_that_far_is_found_at_once() {
+    let (_namespace, backend) = ready().await;
+    let stuck = Stuck::at(&backend, Moment::BeforeJob(1), Way::Alike).await;
+    give_up_elsewhere(&backend).await;
+    let late = stuck.let_go().await;
+    let claimed = backend.claim(&ask(10), NOW).await.expect("claim").jobs;
+    assert_eq!(claimed.iter().map(|job| job.lease.job.clone()).collect::<Vec<_>>(), late);
+}
+
+#[tokio::test]
+async fn what_falls_into_a_span_that_runs_is_found_when_that_has_lapsed() {
+    let (_namespace, backend) = ready().await;
+    let stuck = Stuck::at(&backend, Moment::BeforeJob(2), Way::Alike).await;
+    let mut jobs = push(&backend, 2).await;
+    let mut held = Vec::new();
+    while held.is_empty() {
+        held = backend.claim(&ask(10), NOW).await.expect("claim").jobs;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    jobs.extend(stuck.let_go().await);
+    // The worker still holds the span, and has its own two of it.
+    let verdicts: Vec<_> = held.into_iter().map(|job| Verdict::new(job.lease, complete())).collect();
+    backend.settle(&verdicts, NOW).await.expect("settle");
+    let mut worked = Worked { jobs: jobs[..2].to_vec() };
+    sweep(&backend, seconds(29)).await;
+    assert_eq!(worked.work(&backend, seconds(29)).await, 0);
+    sweep(&backend, seconds(31)).await;
+    assert_eq!(worked.work(&backend, seconds(31)).await, 3);
+    worked.is_all(&backend, &jobs, seconds(31)).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_keeps_its_span_for_long_hides_nothing_that_fell_into_it() {
+    let (_namespace, backend) = ready().await;
+    let stuck = Stuck::at(&backend, Moment::BeforeJob(0), Way::Many).await;
+    let mut jobs = push(&backend, 2).await;
+    let ask = ask(10);
+    let mut held = Vec::new();
+    while held.is_empty() {
+        held = backend.claim(&ask, NOW).await.expect("claim").jobs;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    jobs.extend(stuck.let_go().await);
+    let beats: Vec<_> =
+        held.iter().map(|job| windlass_core::Held { lease: job.lease.clone(), started: true }).collect();
+    for at in [10, 20, 30, 40] {
+        backend.extend(ask.session, &beats, ask.lease, seconds(at)).await.expect("extend");
+    }
+    sweep(&backend, seconds(41)).await;
+    let mut worked = Worked { jobs: jobs[..2].to_vec() };
+    assert_eq!(worked.work(&backend, seconds(41)).await, 3);
+    let verdicts: Vec<_> = held.into_iter().map(|job| Verdict::new(job.lease, complete())).collect();
+    backend.settle(&verdicts, seconds(41)).await.expect("settle");
+    worked.is_all(&backend, &jobs, seconds(41)).await;
+}
+
+#[tokio::test]
+async fn the_newest_span_is_looked_at_soon_while_a_push_stands_still() {
+    let (_namespace, backend) = ready().await;
+    // A cursor that has lapsed is looked at after an hour: nothing can fall into it any more.
+    let mut jobs = push(&backend, 1).await;
+    let mut worked = Worked::default();
+    worked.work_until(&backend, NOW, 1).await;
+    sweep(&backend, seconds(31)).await;
+    let stuck = Stuck::at(&backend, Moment::BeforeJob(1), Way::Alike).await;
+    jobs.extend(push(&backend, 2).await);
+    worked.work_until(&backend, seconds(31), 2).await;
+    // The newest of its rank from here on.
+    for at in [62, 70, 80] {
+        sweep(&backend, seconds(at)).await;
+    }
+    jobs.extend(stuck.let_go().await);
+    sweep(&backend, seconds(86)).await;
+    assert_eq!(worked.work(&backend, seconds(86)).await, 3);
+    worked.is_all(&backend, &jobs, seconds(86)).await;
+}
+
+#[tokio::test]
+async fn of_another_rank_it_waits_where_its_number_puts_it() {
+    let (_namespace, backend) = ready().await;
+    let mut jobs = push(&backend, 1).await;
+    let mut worked = Worked::default();
+    worked.work_until(&backend, NOW, 1).await;
+    // One of the rank that has a span already, one of a rank without.
+    let same = Stuck::on(&url(), &backend, Moment::BeforeJob(2), Way::Alike, 5).await;
+    let none = Stuck::on(&url(), &backend, Moment::BeforeJob(2), Way::Alike, 7).await;
+    let quick: Vec<_> = (0..2).map(|_| draft().priority(9)).collect();
+    jobs.extend(quick.iter().map(windlass_conformance::Draft::job));
+    backend
+        .push(&quick.into_iter().map(windlass_conformance::Draft::build).collect::<Vec<_>>(), NOW)
+        .await
+        .expect("push");
+    worked.work_until(&backend, NOW, 2).await;
+    for at in [31, 62, 3_700] {
+        sweep(&backend, seconds(at)).await;
+    }
+    for stuck in [none, same] {
+        let late = stuck.let_go().await;
+        assert_eq!(worked.work(&backend, seconds(3_700)).await, 3, "without a sweep");
+        jobs.extend(late);
+    }
+    worked.is_all(&backend, &jobs, seconds(3_700)).await;
+}
+
+/// Two in two generations; the flag is there until both are over, in whichever order.
+async fn two_at_once(first_first: bool) {
+    let (_namespace, backend) = ready().await;
+    let (mut jobs, mut worked) = (Vec::new(), Worked::default());
+    let first = Stuck::at(&backend, Moment::BeforeJob(1), Way::Alike).await;
+    jobs.extend(push(&backend, 1).await);
+    worked.work_until(&backend, NOW, 1).await;
+    let second = Stuck::at(&backend, Moment::BeforeJob(1), Way::Many).await;
+    jobs.extend(push(&backend, 1).await);
+    worked.work_until(&backend, NOW, 1).await;
+    let order = if first_first { [first, second] } else { [second, first] };
+    let mut at = 31;
+    for (nth, stuck) in order.into_iter().enumerate() {
+        for _ in 0..4 {
+            sweep(&backend, seconds(at)).await;
+            assert!(is_flagged(&backend).await, "{nth}");
+            jobs.extend(push(&backend, 1).await);
+            worked.work_until(&backend, seconds(at), 1).await;
+            at += 31;
+        }
+        jobs.extend(stuck.let_go().await);
+        sweep(&backend, seconds(at)).await;
+        assert_eq!(worked.work(&backend, seconds(at)).await, 3, "{nth}");
+    }
+    assert!(!is_flagged(&backend).await);
+    worked.is_all(&backend, &jobs, seconds(at)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_stand_still_in_two_generations_each_is_found() {
+    tokio::join!(two_at_once(true), two_at_once(false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_whose_process_is_frozen_is_found_when_it_thaws() {
+    // A process of the server is stopped: of a server of its own.
+    let server = Postgres::start().expect("a server");
+    let options = PostgresOptions::new().max_connections(4).virtual_time(true);
+    let backend = PostgresBackend::connect_with(&server.url(), options).await.expect("connect");
+    windlass_core::Migrate::migrate(&backend).await.expect("migrate");
+    run(&backend, STAND_STILL).await;
+    let mut stuck = Stuck::on(&server.url(), &backend, Moment::BeforeJob(1), Way::Alike, 5).await;
+    stuck.signal("-STOP");
+    sqlx::query("select pg_advisory_unlock($1)")
+        .bind(stuck.lock)
+        .execute(&mut stuck.holder)
+        .await
+        .expect("unlock");
+    let mut jobs = push(&backend, 2).await;
+    let mut worked = Worked::default();
+    worked.work_until(&backend, NOW, 2).await;
+    jobs.extend(push(&backend, 1).await);
+    worked.work_until(&backend, NOW, 1).await;
+    for at in [31, 62, 93] {
+        sweep(&backend, seconds(at)).await;
+        assert_eq!(worked.work(&backend, seconds(at)).await, 0);
+    }
+    stuck.signal("-CONT");
+    stuck.done.await.expect("it commits");
+    jobs.extend(stuck.jobs);
+    sweep(&backend, seconds(99)).await;
+    assert_eq!(worked.work(&backend, seconds(99)).await, 3);
+    worked.is_all(&backend, &jobs, seconds(99)).await;
+}
+
+#[tokio::test]
+async fn a_push_in_an_open_transaction_is_in_nobodys_way_and_found_at_once() {
+    let (namespace, backend) = ready().await;
+    let mut conn = namespace.begin().await.expect("begin");
+    let drafts = [draft(), draft()];
+    let mut jobs: Vec<_> = drafts.iter().map(windlass_conformance::Draft::job).collect();
+    let new: Vec<_> = drafts.into_iter().map(windlass_conformance::Draft::build).collect();
+    backend.push_in(&mut conn, &new, NOW).await.expect("push in");
+    jobs.extend(push(&backend, 2).await);
+    let mut worked = Worked::default();
+    let claim = tokio::time::timeout(PROMPT, worked.work(&backend, NOW)).await.expect("no wait");
+    assert_eq!(claim, 2, "nor is anything left to a later claim");
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    for at in [31, 62, 93] {
+        sweep(&backend, seconds(at)).await;
+        jobs.extend(push(&backend, 1).await);
+        assert_eq!(worked.work(&backend, seconds(at)).await, 1);
+    }
+    assert!(!is_flagged(&backend).await);
+    namespace.commit(conn).await.expect("commit");
+    assert_eq!(worked.work(&backend, seconds(93)).await, 2, "without a sweep");
+    worked.is_all(&backend, &jobs, seconds(93)).await;
+}
