@@ -213,6 +213,11 @@ impl Worked {
             let record = backend.get(job, now).await.expect("get").expect("it is stored");
             assert_eq!(record.state.kind(), StateKind::Completed, "{job:?}");
         }
+        // One sweep finds that nothing stands still any more and counts, the next that the counts are right.
+        for _ in 0..2 {
+            sweep(backend, now).await;
+        }
+        assert!(!is_flagged(backend).await, "it is over");
         let queues = backend.queues(now).await.expect("queues");
         let mail = queues.iter().find(|queue| queue.name == mail()).expect("the queue");
         let counts: Vec<_> = StateKind::ALL.iter().map(|state| (*state, mail.counts.get(*state))).collect();
@@ -271,7 +276,6 @@ async fn comes_back_from(moment: Moment, way: Way) {
         worked.work(&backend, seconds(at)).await;
     }
     worked.is_all(&backend, &jobs, seconds(7_412)).await;
-    assert!(!is_flagged(&backend).await, "and it is over");
     // What is over is cleared away, but for the cursor.
     sweep(&backend, seconds(7_420)).await;
     sweep(&backend, seconds(15_000)).await;
@@ -426,7 +430,6 @@ async fn two_at_once(first_first: bool) {
         sweep(&backend, seconds(at)).await;
         assert_eq!(worked.work(&backend, seconds(at)).await, 3, "{nth}");
     }
-    assert!(!is_flagged(&backend).await);
     worked.is_all(&backend, &jobs, seconds(at)).await;
 }
 
