@@ -1,16 +1,14 @@
 //! The gate's steps one by one: what a claim that dies between two of them leaves behind, and what two at once do.
 
-use std::time::Duration;
-
 use windlass_conformance::{Env, TransactionalEnv, draft};
-use windlass_core::{Backend, JobRef, Timestamp};
+use windlass_core::{Backend, JobRef, StateKind, Timestamp};
 use windlass_postgres::PostgresBackend;
 use windlass_postgres::sqlx::{self, AssertSqlSafe, Connection, PgConnection};
 
 use crate::common::{Namespace, fresh, url};
 use crate::opening::ask;
+use crate::standing::{Moment, STAND_STILL, Stuck, Way, Worked, run, seconds, sweep};
 use crate::stretches::{NOW, push};
-use crate::stuck::{run, wait_for_lock};
 
 /// A copy of `decided` that can be stopped before each step that changes something: it dies there, or waits for a lock.
 const STEPS: &str = "
@@ -105,4 +103,94 @@ async fn a_claim_that_dies_between_two_steps_lets_nobody_pass_a_push() {
         assert_eq!(seen, [before, vec![job], after].concat(), "step {step}");
     }
     assert!(died >= 3, "it died {died} times");
+}
+
+/// Gives a push up and dies at a step of that; what it still brings is found, whoever sweeps and claims meanwhile.
+async fn gives_up_and_dies(step: i32) {
+    let (namespace, backend, _) = ready().await;
+    let (slow, job) = push_slowly(&namespace).await;
+    let mut jobs = push(&backend, 1).await;
+    let mut worked = Worked::default();
+    assert_eq!(worked.work(&backend, NOW).await, 0);
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    let mut conn = PgConnection::connect(&url()).await.expect("connect");
+    let _ = look(&mut conn, &backend, &format!("set gate.dies = '{step}'")).await;
+    conn.close().await.expect("close");
+    sweep(&backend, NOW).await;
+    worked.work_until(&backend, NOW, 1).await;
+    sweep(&backend, seconds(31)).await;
+    jobs.extend(push(&backend, 1).await);
+    worked.work_until(&backend, seconds(31), 1).await;
+    namespace.commit(slow).await.expect("commit");
+    jobs.push(job);
+    for at in [40, 62] {
+        sweep(&backend, seconds(at)).await;
+        worked.work(&backend, seconds(at)).await;
+    }
+    worked.is_all(&backend, &jobs, seconds(70)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_dies_as_it_gives_a_push_up_does_not_lose_it() {
+    // There are no more than that many: see `ready`.
+    for done in futures::future::join_all((1..=8).map(|step| tokio::spawn(gives_up_and_dies(step)))).await {
+        done.expect("a course");
+    }
+}
+
+/// Claims, and stands still before its span is in, when it has chosen its jobs.
+const CLAIM_STANDS_STILL: &str = "
+create function @schema@.claim_stands_still() returns trigger language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock_shared(@lock@);
+    return new;
+end
+$$;
+create trigger stand_still before insert on @schema@.span for each row execute function @schema@.claim_stands_still();
+";
+
+#[tokio::test]
+async fn what_commits_in_the_middle_of_a_claim_is_counted() {
+    let namespace = fresh().await;
+    let backend = namespace.backend().clone();
+    run(&backend, STAND_STILL).await;
+    let lock = i64::from(uuid::Uuid::new_v4().as_fields().0);
+    run(&backend, &CLAIM_STANDS_STILL.replace("@lock@", &lock.to_string())).await;
+    let mut holder = namespace.begin().await.expect("begin");
+    sqlx::query("select pg_advisory_xact_lock($1)").bind(lock).execute(&mut holder).await.expect("the lock");
+    let stuck = Stuck::at(&backend, Moment::AfterItsJobs, Way::Alike).await;
+    let mut jobs = push(&backend, 2).await;
+    let claiming = tokio::spawn({
+        let backend = backend.clone();
+        async move {
+            loop {
+                let claimed = backend.claim(&ask(2), NOW).await.expect("claim").jobs;
+                if !claimed.is_empty() {
+                    return claimed;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+    });
+    let waits = "select exists (select from pg_locks where locktype = 'advisory' and not granted and objid::int8 = $1)";
+    while !sqlx::query_scalar::<_, bool>(waits).bind(lock).fetch_one(&mut holder).await.expect("locks") {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let late = stuck.let_go().await;
+    // Nothing stands still any more; but what this claim counted is not to be seen yet.
+    sweep(&backend, NOW).await;
+    namespace.commit(holder).await.expect("commit");
+    let claimed = claiming.await.expect("a task");
+    let taken: Vec<_> = claimed.iter().map(|job| job.lease.job.clone()).collect();
+    let verdicts: Vec<_> = claimed
+        .into_iter()
+        .map(|job| windlass_core::Verdict::new(job.lease, windlass_conformance::complete()))
+        .collect();
+    let settled = backend.settle(&verdicts, NOW).await.expect("settle");
+    assert_eq!(settled, vec![windlass_core::Settled::Applied(StateKind::Completed); taken.len()]);
+    let mut worked = Worked { jobs: taken };
+    sweep(&backend, seconds(31)).await;
+    worked.work(&backend, seconds(31)).await;
+    jobs.extend(late);
+    worked.is_all(&backend, &jobs, seconds(31)).await;
 }

@@ -13,6 +13,7 @@ mod model;
 mod opening;
 mod plans;
 mod spans;
+mod standing;
 mod stretches;
 mod stuck;
 mod terminated;

@@ -14,8 +14,8 @@ use windlass_postgres::sqlx::{self, AssertSqlSafe, PgConnection};
 
 use crate::common::{Namespace, fresh};
 use crate::opening::ask;
+use crate::standing::run;
 use crate::stretches::{NOW, PROMPT, count, later, push};
-use crate::stuck::run;
 
 const COMPLETED: Settled = Settled::Applied(StateKind::Completed);
 /// Long enough for a verb that waits for nobody to be over.
