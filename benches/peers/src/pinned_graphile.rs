@@ -1,4 +1,4 @@
-//! graphile_worker (Rust) under the load of `benches/pinned`: a private Postgres, a snapshot that is taken before the first
+//! `graphile_worker` (Rust) under the load of `benches/pinned`: a private Postgres, a snapshot that is taken before the first
 //! job and stays open, a steady stream of jobs. Its own worker takes and completes them, a hundred at a time (a local queue);
 //! each of its claims is timed where it leaves for the server. The load and the records are those of that program.
 //!
@@ -87,7 +87,7 @@ impl DatabaseDriver for Timed {
         self
     }
 
-    fn begin<'a>(&'a self) -> BoxFuture<'a, Result<DbTransaction, DbError>> {
+    fn begin(&self) -> BoxFuture<'_, Result<DbTransaction, DbError>> {
         Box::pin(self.database.begin())
     }
 
@@ -103,7 +103,7 @@ struct Options {
 }
 
 fn options() -> Options {
-    let mut options = Options { time: Duration::from_secs(600), rate: 2_000, json: None };
+    let mut options = Options { time: Duration::from_mins(10), rate: 2_000, json: None };
     let mut words = std::env::args().skip(1);
     while let Some(flag) = words.next() {
         let value = words.next().unwrap_or_else(|| panic!("{flag} takes a value"));
@@ -175,7 +175,7 @@ async fn main() {
         .await
         .expect("a snapshot");
     let pushed = Arc::new(AtomicUsize::new(0));
-    let pusher = tokio::spawn(push_all(worker.create_utils(), time, rate, Arc::clone(&pushed)));
+    let pushing = tokio::spawn(push_all(worker.create_utils(), time, rate, Arc::clone(&pushed)));
     let working = tokio::spawn(async move { worker.run().await.map_err(|error| error.to_string()) });
     let begun = Instant::now();
     let (mut from, mut cpu) = (begun, server.cpu_time().expect("the server's CPU time"));
@@ -184,7 +184,7 @@ async fn main() {
         tokio::time::sleep(TICK).await;
         assert!(!working.is_finished(), "its worker ended");
         let (jobs, claimed) = (pushed.load(Ordering::Acquire), claims.jobs.load(Ordering::Acquire));
-        if pusher.is_finished() {
+        if pushing.is_finished() {
             if begun.elapsed() > time + REST_MOST || (claimed >= jobs && left(&pool).await == 0) {
                 break;
             }
@@ -196,7 +196,7 @@ async fn main() {
             (from, cpu) = (Instant::now(), used);
         }
     }
-    pusher.await.expect("the pusher");
+    pushing.await.expect("the pushes");
     let (jobs, claimed) = (pushed.load(Ordering::Acquire), claims.jobs.load(Ordering::Acquire));
     let completed = jobs - left(&pool).await;
     working.abort();

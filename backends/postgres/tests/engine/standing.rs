@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use windlass_conformance::{Env, complete, draft, mail};
-use windlass_core::{At, Backend, Inspect, JobRef, StateKind, Sweep, Timestamp, Verdict};
+use windlass_core::{At, Backend, Inspect, JobRef, Pushed, QueueName, StateKind, Sweep, Timestamp, Verdict};
 use windlass_postgres::PostgresBackend;
 use windlass_postgres::sqlx::{self, AssertSqlSafe, Connection, PgConnection};
 
 use crate::common::{Namespace, fresh, url};
 use crate::opening::ask;
-use crate::stretches::later;
+use crate::stretches::{NOW, later};
 
 /// A push that asks for it stands still before its first number (`before statement`), between the number of a job and its row
 /// (`before row`, and the id), or when all its rows are in (`after statement`), until a lock is let go.
@@ -238,4 +238,20 @@ pub(crate) fn seconds(n: u64) -> At {
 pub(crate) async fn is_flagged(backend: &PostgresBackend) -> bool {
     let sql = format!("select last_value = 1 from \"{}\".gate_stuck", backend.schema());
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(backend.pool()).await.expect("the flag")
+}
+
+/// Gives a push that stands still up, for a queue that has nothing to do with it.
+pub(crate) async fn give_up_elsewhere(backend: &PostgresBackend) {
+    let other = draft().queue("other");
+    assert_eq!(backend.push(&[other.build()], NOW).await.expect("push"), [Pushed::Inserted]);
+    let mut ask = ask(1);
+    ask.queues = vec![QueueName::from_static("other")];
+    for _ in 0..100 {
+        if let Some(job) = backend.claim(&ask, NOW).await.expect("claim").jobs.pop() {
+            backend.settle(&[Verdict::new(job.lease, complete())], NOW).await.expect("settle");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it is not given up");
 }

@@ -5,31 +5,17 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use windlass_conformance::{TransactionalEnv, complete, draft};
-use windlass_core::{Backend, Pushed, Transactional, Verdict};
+use windlass_core::{Backend, Transactional, Verdict};
 use windlass_postgres::sqlx;
 use windlass_postgres::{PostgresBackend, PostgresOptions};
 use windlass_servers::Postgres;
 
 use crate::common::url;
 use crate::opening::ask;
-use crate::standing::{Moment, STAND_STILL, Stuck, Way, Worked, is_flagged, ready, run, seconds, sweep};
+use crate::standing::{
+    Moment, STAND_STILL, Stuck, Way, Worked, give_up_elsewhere, is_flagged, ready, run, seconds, sweep,
+};
 use crate::stretches::{NOW, PROMPT, push};
-
-/// Gives a push that stands still up, for a queue that has nothing to do with it.
-async fn give_up_elsewhere(backend: &PostgresBackend) {
-    let other = draft().queue("other");
-    assert_eq!(backend.push(&[other.build()], NOW).await.expect("push"), [Pushed::Inserted]);
-    let mut ask = ask(1);
-    ask.queues = vec![windlass_core::QueueName::from_static("other")];
-    for _ in 0..100 {
-        if let Some(job) = backend.claim(&ask, NOW).await.expect("claim").jobs.pop() {
-            backend.settle(&[Verdict::new(job.lease, complete())], NOW).await.expect("settle");
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("it is not given up");
-}
 
 /// Its span runs, lapses, would be dropped, and was looked at for more than an hour before the push goes on.
 async fn comes_back_from(moment: Moment, way: Way) {
