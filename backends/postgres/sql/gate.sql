@@ -58,17 +58,24 @@ begin
         -- The lock of the generation that is asked about is also what lets one alone open the next.
         select g.last_value into latest from @schema@.gate g;
         continue when latest <> generation;
-        perform setval('@literal@.gate_open', greatest(bound, open));
-        open := greatest(bound, open);
-        perform setval('@literal@.gate_bound', e.last_value, false) from @schema@.entry e;
+        -- In this order: whoever is ended between two of these steps, or is overtaken there, leaves a bound that is too low.
+        -- A bound that comes before its generation would let the pushes of the one before be passed, and what is opened
+        -- before it would leave a push that was given up where `is_stuck` does not look for it.
+        select e.last_value into latest from @schema@.entry e;
         perform nextval('@literal@.gate');
+        perform setval('@literal@.gate_bound', latest, false);
+        open := greatest(bound, open);
+        perform setval('@literal@.gate_open', open);
     end loop;
     return open;
 end
 $windlass$;
 
--- Whether a generation that was given up may still bring something.
+-- Whether a generation that was given up may still bring something, or has brought what is not counted yet.
 create function @schema@.is_stuck() returns boolean language plpgsql as $windlass$
+declare
+    q text;
+    is_counted boolean := true;
 begin
     if (select s.last_value from @schema@.gate_stuck s) = 0 then
         return false;
@@ -84,8 +91,64 @@ begin
     if found then
         return true;
     end if;
+    for q in select n from @schema@.queue_names() n order by n loop
+        if not @schema@.wait_for_claim(q) then
+            return true;
+        end if;
+        is_counted := not @schema@.recount(q) and is_counted;
+    end loop;
+    -- What was corrected holds when it is committed: it is looked at once more.
+    if not is_counted then
+        return true;
+    end if;
     perform setval('@literal@.gate_stuck', 0);
     return false;
+end
+$windlass$;
+
+-- Waits until the claim of a queue that is under way is over, for a second: it may have counted what it takes before the last
+-- of a push that was given up was there. The lane is not kept.
+create function @schema@.wait_for_claim(q text) returns boolean language plpgsql as $windlass$
+declare
+    before text := current_setting('lock_timeout');
+begin
+    perform set_config('lock_timeout', '1s', true);
+    begin
+        perform pg_advisory_xact_lock(@schema@.lane_of(q));
+        raise exception 'it is over' using errcode = 'WL010';
+    exception when sqlstate 'WL010' then
+        perform set_config('lock_timeout', before, true);
+        return true;
+    when lock_not_available then
+        perform set_config('lock_timeout', before, true);
+        return false;
+    end;
+end
+$windlass$;
+
+-- Counts what runs in a queue, in one snapshot, and puts the counts right: a job of a push that was given up was counted as
+-- Ready when it came, and not by the claim whose span it fell into. True when they were wrong.
+create function @schema@.recount(q text) returns boolean language plpgsql as $windlass$
+begin
+    with counted as (
+        select coalesce(sum(c.n), 0) as n from (
+            select t.n from @schema@.tally t where t.queue = q and t.state = 3
+            union all select m.n from @schema@.moved m where m.queue = q and m.came = 3
+            union all select -m.n from @schema@.moved m where m.queue = q and m.gone = 3
+        ) c
+    ), running as (
+        select (
+            select count(*) from @schema@.span s cross join lateral @schema@.running_in(q, s.rank, s.first, s.last) r
+            where s.queue = q
+        ) + (
+            select count(*) from @schema@.lease g cross join unnest(g.handles) h
+            join @schema@.live l on l.queue = q and l.line = @schema@.line_of(h) and l.rank = @schema@.rank_of(h)
+                and l.seq = @schema@.seq_of(h)
+            where g.queue = q and l.nonce = g.nonce and l.session = g.session
+        ) as n
+    )
+    insert into @schema@.moved (n, gone, came, queue) select r.n - c.n, 2, 3, q from running r, counted c where r.n <> c.n;
+    return found;
 end
 $windlass$;
 

@@ -5,14 +5,15 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use crate::stream::Course;
+use crate::course::Course;
 
 const SIZE: (u32, u32) = (900, 420);
-const COLOURS: [RGBColor; 2] = [RGBColor(20, 90, 160), RGBColor(190, 70, 40)];
+const COLOURS: [RGBColor; 3] = [RGBColor(20, 90, 160), RGBColor(190, 70, 40), RGBColor(60, 130, 60)];
 
 /// Draws the claims' p99 over time, on a logarithmic scale.
 pub(crate) fn draw(path: &Path, rate: usize, courses: &[&Course]) -> Result<(), Box<dyn Error>> {
-    let points = || courses.iter().flat_map(|course| &course.points);
+    assert!(courses.len() <= COLOURS.len(), "a colour for each");
+    let points = || courses.iter().flat_map(|course| &course.points).filter(|point| point.claims > 0);
     let end = points().map(|point| point.seconds).max().unwrap_or(1);
     let low = points().map(|point| point.p99).fold(f64::INFINITY, f64::min) / 2.0;
     let high = points().map(|point| point.p99).fold(0.0, f64::max) * 2.0;
@@ -27,10 +28,11 @@ pub(crate) fn draw(path: &Path, rate: usize, courses: &[&Course]) -> Result<(), 
         .build_cartesian_2d(0..end, (low..high).log_scale())?;
     chart.configure_mesh().x_desc("seconds").y_desc("milliseconds").light_line_style(WHITE).draw()?;
     for (course, colour) in courses.iter().zip(COLOURS) {
-        let line = course.points.iter().map(|point| (point.seconds, point.p99));
+        let line =
+            course.points.iter().filter(|point| point.claims > 0).map(|point| (point.seconds, point.p99));
         chart
             .draw_series(LineSeries::new(line, colour.stroke_width(2)))?
-            .label(course.system)
+            .label(course.system.as_str())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
     }
     chart.configure_series_labels().border_style(BLACK).background_style(WHITE).draw()?;

@@ -6,7 +6,8 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::time::Instant;
 
-use crate::stream::{BATCH, System};
+use crate::course::BATCH;
+use crate::stream::System;
 
 const TABLES: &str = "
 create table plain_job (

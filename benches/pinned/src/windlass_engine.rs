@@ -10,7 +10,8 @@ use windlass::core::{
 use windlass::prelude::*;
 use windlass::{Migrate as _, PostgresOptions};
 
-use crate::stream::{BATCH, System};
+use crate::course::BATCH;
+use crate::stream::System;
 
 #[derive(Clone, Serialize, Deserialize, Job)]
 #[job(name = "greet")]

@@ -14,6 +14,7 @@ use windlass_postgres::sqlx::{self, AssertSqlSafe, PgConnection};
 
 use crate::common::{Namespace, fresh};
 use crate::opening::ask;
+use crate::standing::run;
 use crate::stretches::{NOW, PROMPT, count, later, push};
 
 const COMPLETED: Settled = Settled::Applied(StateKind::Completed);
@@ -265,4 +266,86 @@ async fn refuse_rows(backend: &PostgresBackend, table: &str) {
 async fn take_rows(backend: &PostgresBackend, table: &str) {
     let sql = format!("drop trigger refused on \"{}\".{table}", backend.schema());
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(backend.pool()).await.expect("no trigger");
+}
+
+/// Two jobs of one claim: a fresh one, and one with a row in `live`.
+async fn fresh_and_live(namespace: &Namespace) -> [ClaimedJob; 2] {
+    let backend = namespace.backend();
+    let live = draft();
+    let mut conn = namespace.begin().await.expect("begin");
+    backend.push_in(&mut conn, &[live.clone().build()], NOW).await.expect("push in");
+    namespace.commit(conn).await.expect("commit");
+    push(backend, 1).await;
+    let mut jobs = backend.claim(&ask(2), NOW).await.expect("claim").jobs;
+    jobs.sort_by_key(|job| job.lease.job == live.job());
+    assert_eq!(jobs.iter().map(|job| job.lease.handle >> 60).collect::<Vec<_>>(), [7, 0]);
+    jobs.try_into().expect("two")
+}
+
+#[tokio::test]
+async fn a_child_that_is_bound_while_its_parents_end_waits_for_that_is_set_free() {
+    let namespace = fresh().await;
+    let backend = namespace.backend();
+    for parent in [0, 1] {
+        // Alone, and in a batch with one of the other sort.
+        for together in [false, true] {
+            let jobs = fresh_and_live(&namespace).await;
+            let child = draft().job();
+            let call = PUSH_CHILD.replace("@child@", &child.id.as_uuid().to_string());
+            let conn = half_way(&namespace, &call, &jobs[parent].lease).await;
+            let leases = if together { &jobs[..] } else { &jobs[parent..=parent] };
+            let verdicts: Vec<_> =
+                leases.iter().map(|job| Verdict::new(job.lease.clone(), complete())).collect();
+            let ending = tokio::spawn({
+                let backend = backend.clone();
+                async move { backend.settle(&verdicts, NOW).await.expect("settle") }
+            });
+            tokio::time::sleep(A_WHILE).await;
+            assert!(!ending.is_finished(), "parent {parent}, together: {together}");
+            namespace.commit(conn).await.expect("commit");
+            assert_eq!(promptly(ending).await.expect("a task"), vec![COMPLETED; leases.len()]);
+            let state = state(backend, &child).await;
+            assert_eq!(state, Some(StateKind::Ready), "parent {parent}, together: {together}");
+            assert_eq!(backend.claim(&ask(5), NOW).await.expect("claim").jobs[0].lease.job, child);
+        }
+    }
+    assert_eq!(count(backend, "child").await, 0);
+}
+
+#[tokio::test]
+async fn a_child_that_comes_between_the_steps_of_its_parents_end_waits_for_them() {
+    for parent in [0, 1] {
+        let namespace = fresh().await;
+        let backend = namespace.backend().clone();
+        let jobs = fresh_and_live(&namespace).await;
+        // The end stands still with its job on the way into `done`.
+        let lock = i64::from(uuid::Uuid::new_v4().as_fields().0);
+        let stand_still = format!(
+            "create function @schema@.stand_still() returns trigger language plpgsql as $$ begin \
+             perform pg_advisory_xact_lock_shared({lock}); return new; end $$; \
+             create trigger stand_still before insert on @schema@.done for each row execute function @schema@.stand_still()"
+        );
+        run(&backend, &stand_still).await;
+        let mut holder = namespace.begin().await.expect("begin");
+        let hold = "select pg_advisory_xact_lock($1)";
+        sqlx::query(hold).bind(lock).execute(&mut holder).await.expect("the lock");
+        let ending = tokio::spawn({
+            let (backend, lease) = (backend.clone(), jobs[parent].lease.clone());
+            async move { settle(&backend, &lease).await }
+        });
+        tokio::time::sleep(A_WHILE).await;
+        let child = draft().parents(std::slice::from_ref(&jobs[parent].lease.job));
+        let job = child.job();
+        let binding = tokio::spawn({
+            let backend = backend.clone();
+            async move { backend.push(&[child.build()], NOW).await.expect("push") }
+        });
+        tokio::time::sleep(A_WHILE).await;
+        assert!(!ending.is_finished() && !binding.is_finished(), "parent {parent}");
+        namespace.commit(holder).await.expect("commit");
+        assert_eq!(promptly(ending).await.expect("a task"), COMPLETED);
+        promptly(binding).await.expect("a task");
+        assert_eq!(state(&backend, &job).await, Some(StateKind::Ready), "parent {parent}");
+        assert_eq!(count(&backend, "child").await, 0);
+    }
 }
