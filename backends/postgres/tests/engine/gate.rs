@@ -1,5 +1,7 @@
 //! The gate's steps one by one: what a claim that dies between two of them leaves behind, and what two at once do.
 
+use std::time::Duration;
+
 use windlass_conformance::{Env, TransactionalEnv, draft};
 use windlass_core::{Backend, JobRef, StateKind, Timestamp};
 use windlass_postgres::PostgresBackend;
@@ -9,6 +11,11 @@ use crate::common::{Namespace, fresh, url};
 use crate::opening::ask;
 use crate::standing::{Moment, STAND_STILL, Stuck, Way, Worked, give_up_elsewhere, run, seconds, sweep};
 use crate::stretches::{NOW, push};
+
+/// Longer than a generation may be held.
+const LONG: Duration = Duration::from_millis(1_100);
+/// Long enough for what waits for nobody to be over.
+const A_WHILE: Duration = Duration::from_millis(300);
 
 /// A copy of `decided` that can be stopped before each step that changes something: it dies there, or waits for a lock.
 const STEPS: &str = "
@@ -112,7 +119,7 @@ async fn gives_up_and_dies(step: i32) {
     let mut jobs = push(&backend, 1).await;
     let mut worked = Worked::default();
     assert_eq!(worked.work(&backend, NOW).await, 0);
-    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    tokio::time::sleep(LONG).await;
     let mut conn = PgConnection::connect(&url()).await.expect("connect");
     let _ = look(&mut conn, &backend, &format!("set gate.dies = '{step}'")).await;
     conn.close().await.expect("close");
@@ -134,6 +141,75 @@ async fn gives_up_and_dies(step: i32) {
 async fn a_claim_that_dies_as_it_gives_a_push_up_does_not_lose_it() {
     // There are no more than that many: see `ready`.
     for done in futures::future::join_all((1..=8).map(|step| tokio::spawn(gives_up_and_dies(step)))).await {
+        done.expect("a course");
+    }
+}
+
+/// Whoever opens a generation is overtaken by another at a step of that. What a push brings that is open meanwhile is found.
+async fn is_overtaken(step: i32, gives_up: bool) {
+    let (namespace, backend, _) = ready().await;
+    let lock = i64::from(uuid::Uuid::new_v4().as_fields().0);
+    let mut holder = namespace.begin().await.expect("begin");
+    sqlx::query("select pg_advisory_xact_lock($1)").bind(lock).execute(&mut holder).await.expect("the lock");
+    let (first, job) = push_slowly(&namespace).await;
+    let mut jobs = vec![push(&backend, 1).await.remove(0), job];
+    let mut open = Some(first);
+    let mut other = PgConnection::connect(&url()).await.expect("connect");
+    if gives_up {
+        look(&mut other, &backend, "").await.expect("it marks the one that is held");
+        tokio::time::sleep(LONG).await;
+    } else {
+        namespace.commit(open.take().expect("open")).await.expect("commit");
+    }
+    let mut one = namespace.begin().await.expect("begin");
+    let set = format!("set gate.waits = '{step}'; set gate.lock = '{lock}'");
+    let looking = tokio::spawn({
+        let backend = backend.clone();
+        async move {
+            look(&mut one, &backend, &set).await.expect("it goes on");
+            one
+        }
+    });
+    tokio::time::sleep(A_WHILE).await;
+    let (second, job) = push_slowly(&namespace).await;
+    jobs.push(job);
+    if let Some(first) = open {
+        namespace.commit(first).await.expect("commit");
+    }
+    for _ in 0..2 {
+        look(&mut other, &backend, "").await.expect("it overtakes");
+        if !looking.is_finished() {
+            tokio::time::sleep(LONG).await;
+        }
+    }
+    namespace.commit(holder).await.expect("commit");
+    let one = looking.await.expect("a task");
+    look(&mut other, &backend, "").await.expect("it looks on");
+    namespace.commit(one).await.expect("commit");
+    jobs.extend(push(&backend, 1).await);
+    let mut worked = Worked::default();
+    sweep(&backend, NOW).await;
+    // All but the one that is open still; the first may have fallen into a span.
+    for at in [0, 31, 62] {
+        for _ in 0..3 {
+            worked.work(&backend, seconds(at)).await;
+            tokio::time::sleep(LONG / 2).await;
+        }
+        sweep(&backend, seconds(at)).await;
+    }
+    namespace.commit(second).await.expect("commit");
+    for at in [70, 100] {
+        sweep(&backend, seconds(at)).await;
+        worked.work(&backend, seconds(at)).await;
+    }
+    worked.is_all(&backend, &jobs, seconds(100)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_overtaken_as_a_generation_is_opened_lets_nothing_be_lost() {
+    let courses =
+        (1..=8).flat_map(|step| [false, true].map(|gives_up| tokio::spawn(is_overtaken(step, gives_up))));
+    for done in futures::future::join_all(courses).await {
         done.expect("a course");
     }
 }
@@ -172,13 +248,13 @@ async fn what_commits_in_the_middle_of_a_claim_is_counted() {
                 if !claimed.is_empty() {
                     return claimed;
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
     });
     let waits = "select exists (select from pg_locks where locktype = 'advisory' and not granted and objid::int8 = $1)";
     while !sqlx::query_scalar::<_, bool>(waits).bind(lock).fetch_one(&mut holder).await.expect("locks") {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let late = stuck.let_go().await;
     // Nothing stands still any more; but what this claim counted is not to be seen yet.
