@@ -389,6 +389,8 @@ begin
                 where b.queue = t.queue and b.rank = t.rank and b.fresh and b.seq between t.first and t.last
                 order by b.seq
             ) j on true;
+            get diagnostics n = row_count;
+            perform @schema@.is_what_was_chosen(n, stretches, 0);
             return;
         end if;
     end if;
@@ -431,6 +433,19 @@ begin
         j.min_reader, j.max_attempts, j.codec, j.priority, j.extras::text
     from taken_all t join @schema@.job j on j.queue = t.queue and j.id = t.id
     order by array_position(queues, t.queue), t.line <> 1, t.rank, t.seq;
+    get diagnostics n = row_count;
+    perform @schema@.is_what_was_chosen(n, stretches, cardinality(places));
+end
+$windlass$;
+
+-- A push that was given up may commit between the choice of a claim and its answer, which would then hold more than was chosen,
+-- counted and parked: the claim is sent again.
+create function @schema@.is_what_was_chosen(answered integer, stretches @schema@.stretch[], of_live integer) returns void
+language plpgsql as $windlass$
+begin
+    if answered <> of_live + coalesce((select sum(t.n) from unnest(stretches) t), 0) then
+        raise exception 'a push that was given up came in the middle of a claim' using errcode = '40001';
+    end if;
 end
 $windlass$;
 

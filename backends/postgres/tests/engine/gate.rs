@@ -262,6 +262,7 @@ async fn what_commits_in_the_middle_of_a_claim_is_counted() {
     namespace.commit(holder).await.expect("commit");
     let claimed = claiming.await.expect("a task");
     let taken: Vec<_> = claimed.iter().map(|job| job.lease.job.clone()).collect();
+    assert_eq!(taken.len(), 2, "two were asked for: {taken:?}");
     let verdicts: Vec<_> = claimed
         .into_iter()
         .map(|job| windlass_core::Verdict::new(job.lease, windlass_conformance::complete()))
