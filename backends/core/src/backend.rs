@@ -67,7 +67,8 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + Sized + 'static {
 
     /// [`settle`](Self::settle), then [`claim`](Self::claim): in one round trip where the engine can. The claim need not
     /// see what the verdicts set free. If the claim fails after the settle, the error says
-    /// [`Effect::Unknown`](crate::Effect::Unknown), and the verdicts stand.
+    /// [`Effect::Unknown`](crate::Effect::Unknown), and the verdicts stand. The two are steps of their own: dropping the future
+    /// may leave either done without the other.
     fn settle_and_claim(
         &self,
         verdicts: &[Verdict],
