@@ -95,12 +95,12 @@ exception when unique_violation then
 end
 $windlass$;
 
--- Completions as most of them come: of fresh jobs of one queue and rank, in order of place, of which a result is kept, in a
--- transaction of the engine's own. All of them or none: false when one of them is not as it should be or has children, and then
--- nothing was done. `ends` says up to which of them each nonce goes. The jobs of a span are read as one stretch and matched by a
--- hash: a probe for each costs three times as much.
+-- Completions as most of them come: of fresh jobs of one queue and rank, in order of place, in a transaction of the engine's
+-- own. All of them or none: false when one of them is not as it should be or has children, and then nothing was done. `ends` says
+-- up to which of them each nonce goes. The jobs of a span are read as one stretch and matched by a hash: a probe for each costs
+-- three times as much. Where nothing is kept the jobs themselves go, and a row of `job` can be deleted once.
 create function @schema@.complete_alike(
-    at_ms bigint, q text, of_rank bigint, nonces uuid[], ends integer[], ids uuid[], seqs bigint[],
+    at_ms bigint, forget integer, q text, of_rank bigint, nonces uuid[], ends integer[], ids uuid[], seqs bigint[],
     outputs bytea[]
 ) returns boolean language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off as $windlass$
 declare
@@ -123,21 +123,31 @@ begin
         if found then
             raise exception using errcode = 'WL010';
         end if;
-        select count(*) into n
-        from unnest(ids[from_n:to_n], seqs[from_n:to_n]) s (id, seq)
-        join (
-            select j.id, j.seq from @schema@.job j
+        if forget & 1 <> 0 then
+            delete from @schema@.job j using unnest(ids[from_n:to_n], seqs[from_n:to_n]) s (id, seq)
             where j.queue = q and j.rank = of_rank and j.fresh and j.seq >= seqs[from_n] and j.seq <= seqs[to_n]
-        ) j on j.seq = s.seq and j.id = s.id;
+                and j.seq = s.seq and j.id = s.id;
+            get diagnostics n = row_count;
+        else
+            select count(*) into n
+            from unnest(ids[from_n:to_n], seqs[from_n:to_n]) s (id, seq)
+            join (
+                select j.id, j.seq from @schema@.job j
+                where j.queue = q and j.rank = of_rank and j.fresh and j.seq >= seqs[from_n] and j.seq <= seqs[to_n]
+            ) j on j.seq = s.seq and j.id = s.id;
+        end if;
         if n <> to_n - from_n + 1 then
             raise exception using errcode = 'WL010';
         end if;
-        insert into @schema@.done (seq, at, id, settled_by, epoch, generation, state, attempts, lost, queue, output)
-        select nextval('@literal@.entry'), now_ms, s.id, nonces[g], 1, 0, 4, 1, 0, q, s.output
-        from unnest(ids[from_n:to_n], outputs[from_n:to_n]) s (id, output);
+        if forget & 1 = 0 then
+            insert into @schema@.done (seq, at, id, settled_by, epoch, generation, state, attempts, lost, queue, output)
+            select nextval('@literal@.entry'), now_ms, s.id, nonces[g], 1, 0, 4, 1, 0, q, s.output
+            from unnest(ids[from_n:to_n], outputs[from_n:to_n]) s (id, output);
+        end if;
         from_n := to_n + 1;
     end loop;
-    insert into @schema@.moved (n, gone, came, queue) values (cardinality(ids), 3, 4, q);
+    insert into @schema@.moved (n, gone, came, queue)
+        values (cardinality(ids), 3, case when forget & 1 = 0 then 4 end, q);
     -- A statement of its own: a child that was bound before is seen here.
     perform 1 from @schema@.child c limit 1;
     if found and exists (select from @schema@.child c where c.parent_queue = q and c.parent = any (ids)) then

@@ -187,16 +187,13 @@ impl PostgresBackend {
 
     /// Settles completions that are alike. `None`, and nothing was done, when they are not or one of them is not as it should be.
     async fn complete_alike(&self, verdicts: &[Verdict], at: At) -> Result<Option<Vec<Settled>>> {
-        if self.shared.options.retention.completed.count == 0 {
-            return Ok(None);
-        }
         let Some(alike) = Alike::new(verdicts) else { return Ok(None) };
-        let at = instant(at);
+        let (at, forget) = (instant(at), self.forget());
         let row = self
             .shared
             .caller
             .row(Operation::change("settle"), &self.shared.sql.complete_alike, |query| {
-                alike.bind(query.bind(at))
+                alike.bind(query.bind(at).bind(forget))
             })
             .await?;
         if !row.try_get::<bool, _>(0).unwrap_or_default() {

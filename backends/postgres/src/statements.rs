@@ -133,8 +133,8 @@ impl Statements {
             settle: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {nothing}, false)")),
             settle_then: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {riding}, false)")),
             complete_alike: fill(
-                "select @schema@.complete_alike($1::int8, $2::text, $3::int8, $4::uuid[], $5::int4[], $6::uuid[], $7::int8[], \
-                 $8::bytea[])"
+                "select @schema@.complete_alike($1::int8, $2::int4, $3::text, $4::int8, $5::uuid[], $6::int4[], $7::uuid[], \
+                 $8::int8[], $9::bytea[])"
                     .to_owned(),
             ),
             settle_in: fill(format!("select @schema@.settle($1::int8, $2::int4, {settle}, {nothing}, true)")),
