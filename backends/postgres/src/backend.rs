@@ -21,7 +21,7 @@ use crate::PostgresOptions;
 use crate::call::{Caller, Operation};
 use crate::gather::Gather;
 use crate::jobs::{Asked, is_plain, millis};
-use crate::rows::{self, column};
+use crate::rows::{self, Common, column};
 use crate::statements::{SchemaName, Statements};
 use crate::verdicts::{self, Alike, Leases, Verdicts, epoch, nonce, same_length};
 use crate::wake::{Event, Pace, Wakes};
@@ -159,8 +159,9 @@ fn claimed(rows: &[PgRow], claim: &Claim) -> Result<(Option<Vec<i16>>, Claimed)>
             Error::new(windlass_core::ErrorKind::Decode, "a claim without an answer").effect_unknown()
         );
     };
+    let common = Common::new(head)?;
     let claimed = Claimed {
-        jobs: jobs.iter().map(|row| rows::claimed(row, claim.nonce)).collect::<Result<_>>()?,
+        jobs: jobs.iter().map(|row| rows::claimed(row, claim.nonce, &common)).collect::<Result<_>>()?,
         more: column(head, "more")?,
         wake_at: column::<Option<i64>>(head, "wake_at")?.map(Timestamp::from_millis),
         now: Timestamp::from_millis(column(head, "now_ms")?),

@@ -76,48 +76,99 @@ fn job_id(id: Uuid) -> Result<JobId> {
     JobId::from_uuid(id).map_err(|_| unreadable("id"))
 }
 
-/// The first eleven columns of a claim and of a record (`statements.rs`).
-fn body(row: &PgRow) -> Result<Body> {
-    let queue = QueueName::new(nth::<&str>(row, 0, "queue")?).map_err(|_| unreadable("queue"))?;
-    let kind = Kind::new(nth::<&str>(row, 2, "kind")?).map_err(|_| unreadable("kind"))?;
-    let mut body = Body::new(job_id(nth(row, 1, "id")?)?, queue, kind, nth::<&[u8]>(row, 3, "payload")?);
-    let timeout: Option<i64> = nth(row, 4, "timeout_ms")?;
-    body.timeout = match timeout {
-        None => TimeLimit::NONE,
-        Some(millis) => Duration::from_millis(number(millis, "timeout")?).into(),
-    };
-    body.version = number(nth::<i32>(row, 5, "version")?.into(), "version")?;
-    body.min_reader = number(nth::<i32>(row, 6, "min_reader")?.into(), "min_reader")?;
-    body.max_attempts = number(nth::<i16>(row, 7, "max_attempts")?.into(), "max_attempts")?;
-    body.codec = number(nth::<i16>(row, 8, "codec")?.into(), "codec")?;
-    let priority = number(nth::<i16>(row, 9, "priority")?.into(), "priority")?;
-    body.priority = Priority::new(priority).map_err(|_| unreadable("priority"))?;
-    let extras: Option<&str> = nth(row, 10, "extras")?;
-    body.extras = extras
-        .map(|text| extras::decode(text).ok_or_else(|| unreadable("extras")))
-        .transpose()?
-        .map(Box::new);
-    Ok(body)
+/// What jobs of an answer have in common: of those after it a row says only what differs.
+#[derive(Clone, Default)]
+pub(crate) struct Common {
+    queue: Option<QueueName>,
+    kind: Option<Kind>,
+    timeout: Option<TimeLimit>,
+    version: Option<u16>,
+    min_reader: Option<u16>,
+    max_attempts: Option<u16>,
+    codec: Option<u8>,
+    priority: Option<Priority>,
 }
 
-/// A job that a claim brought (`statements.rs`).
-pub(crate) fn claimed(row: &PgRow, nonce: Nonce) -> Result<ClaimedJob> {
-    let body = body(row)?;
+impl Common {
+    /// From the first row of a claim: nothing, if that says nothing.
+    pub(crate) fn new(row: &PgRow) -> Result<Self> {
+        let mut common = Self::default();
+        common.read(row)?;
+        Ok(common)
+    }
+
+    /// Takes over what a row says: its first eleven columns but the id, the payload and the extras (`statements.rs`).
+    fn read(&mut self, row: &PgRow) -> Result<()> {
+        if let Some(queue) = nth::<Option<&str>>(row, 0, "queue")? {
+            self.queue = Some(QueueName::new(queue).map_err(|_| unreadable("queue"))?);
+        }
+        if let Some(kind) = nth::<Option<&str>>(row, 2, "kind")? {
+            self.kind = Some(Kind::new(kind).map_err(|_| unreadable("kind"))?);
+        }
+        match nth::<Option<i64>>(row, 4, "timeout_ms")? {
+            None => {}
+            Some(-1) => self.timeout = Some(TimeLimit::NONE),
+            Some(millis) => self.timeout = Some(Duration::from_millis(number(millis, "timeout")?).into()),
+        }
+        if let Some(version) = nth::<Option<i32>>(row, 5, "version")? {
+            self.version = Some(number(version.into(), "version")?);
+        }
+        if let Some(min_reader) = nth::<Option<i32>>(row, 6, "min_reader")? {
+            self.min_reader = Some(number(min_reader.into(), "min_reader")?);
+        }
+        if let Some(max_attempts) = nth::<Option<i16>>(row, 7, "max_attempts")? {
+            self.max_attempts = Some(number(max_attempts.into(), "max_attempts")?);
+        }
+        if let Some(codec) = nth::<Option<i16>>(row, 8, "codec")? {
+            self.codec = Some(number(codec.into(), "codec")?);
+        }
+        if let Some(priority) = nth::<Option<i16>>(row, 9, "priority")? {
+            let priority = Priority::new(number(priority.into(), "priority")?);
+            self.priority = Some(priority.map_err(|_| unreadable("priority"))?);
+        }
+        Ok(())
+    }
+}
+
+/// The first eleven columns of a claim and of a record (`statements.rs`).
+fn body(row: &PgRow, common: &Common) -> Result<Body> {
+    let mut said = common.clone();
+    said.read(row)?;
+    let (Some(queue), Some(kind)) = (said.queue, said.kind) else { return Err(unreadable("job")) };
+    let extras: Option<&str> = nth(row, 10, "extras")?;
+    let extras = extras.map(|text| extras::decode(text).ok_or_else(|| unreadable("extras"))).transpose()?;
+    Ok(Body {
+        timeout: said.timeout.unwrap_or(TimeLimit::NONE),
+        extras: extras.map(Box::new),
+        max_attempts: said.max_attempts.ok_or_else(|| unreadable("max_attempts"))?,
+        version: said.version.ok_or_else(|| unreadable("version"))?,
+        min_reader: said.min_reader.ok_or_else(|| unreadable("min_reader"))?,
+        codec: said.codec.ok_or_else(|| unreadable("codec"))?,
+        priority: said.priority.ok_or_else(|| unreadable("priority"))?,
+        ..Body::new(job_id(nth(row, 1, "id")?)?, queue, kind, nth::<&[u8]>(row, 3, "payload")?)
+    })
+}
+
+/// A job that a claim brought (`statements.rs`). What is null is as it is of every fresh job.
+pub(crate) fn claimed(row: &PgRow, nonce: Nonce, common: &Common) -> Result<ClaimedJob> {
+    let body = body(row, common)?;
+    let epoch: Option<i32> = nth(row, 11, "epoch")?;
     let lease = Lease {
         job: JobRef::new(body.queue.clone(), body.id),
-        epoch: number(nth::<i32>(row, 11, "epoch")?.into(), "epoch")?,
+        epoch: number(epoch.unwrap_or(1).into(), "epoch")?,
         nonce,
         handle: number(nth(row, 12, "handle")?, "handle")?,
     };
+    let count = |at, name| nth::<Option<i16>>(row, at, name).map(Option::unwrap_or_default);
     Ok(ClaimedJob {
         lease,
-        attempts: number(nth::<i16>(row, 13, "attempts")?.into(), "attempts")?,
-        lost_leases: number(nth::<i16>(row, 14, "lost")?.into(), "lost leases")?,
-        generation: number(nth::<i32>(row, 15, "generation")?.into(), "generation")?,
+        attempts: number(count(13, "attempts")?.into(), "attempts")?,
+        lost_leases: number(count(14, "lost")?.into(), "lost leases")?,
+        generation: number(nth::<Option<i32>>(row, 15, "generation")?.unwrap_or(0).into(), "generation")?,
         created_at: Timestamp::from_millis(nth(row, 16, "created_at")?),
         deadline: nth::<Option<i64>>(row, 17, "deadline")?.map(Timestamp::from_millis),
-        ahead: nth(row, 18, "is_ahead")?,
-        suspect: nth(row, 19, "suspect")?,
+        ahead: nth::<Option<bool>>(row, 18, "is_ahead")?.unwrap_or(false),
+        suspect: nth::<Option<bool>>(row, 19, "suspect")?.unwrap_or(false),
         body: Arc::new(body),
     })
 }
@@ -130,7 +181,7 @@ fn failure(message: Option<String>, panicked: Option<bool>) -> Option<Failure> {
 /// A job as it is stored.
 pub(crate) fn record(row: &PgRow) -> Result<Record> {
     Ok(Record {
-        body: Arc::new(body(row)?),
+        body: Arc::new(body(row, &Common::default())?),
         state: record_state(row)?,
         created_at: instant(row, "created_at")?,
         attempts: number(column::<i16>(row, "attempts")?.into(), "attempts")?,
@@ -182,7 +233,7 @@ fn why_blocked(row: &PgRow) -> Result<WhyBlocked> {
         5 => WhyBlocked::Limit,
         6 => WhyBlocked::Unique,
         // Put off to the next sweep: by whatever will hold it up then.
-        _ => match body(row)? {
+        _ => match body(row, &Common::default())? {
             body if !body.parents().is_empty() => {
                 WhyBlocked::Parents(u32::try_from(body.parents().len()).unwrap_or(u32::MAX))
             }
