@@ -16,7 +16,13 @@ impl Backend for Client {
     const NAME: &'static str = "simulated";
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: false, shared: true, atomic_across_queues: true, pipelined: true }
+        Capabilities {
+            durable: false,
+            shared: true,
+            atomic_across_queues: true,
+            pipelined: true,
+            ahead_max: 900,
+        }
     }
 
     async fn push(&self, jobs: &[NewJob], _: At) -> Result<Vec<Pushed>> {

@@ -180,11 +180,13 @@ pub(crate) async fn run<B: Engine>(
     tasks.spawn(simulated.hold(beat::run(Arc::clone(&shared))));
     tasks.spawn(simulated.hold(upkeep::sweep(Arc::clone(&shared))));
     tasks.spawn(simulated.hold(upkeep::listen(Arc::clone(&shared))));
+    let capabilities = shared.queue.backend().capabilities();
     let mut drive = Drive {
         shared: &shared,
         order,
         runners: JoinSet::new(),
-        calls: Calls::new(shared.queue.backend().capabilities().pipelined),
+        calls: Calls::new(capabilities.pipelined),
+        ahead_max: capabilities.ahead_max,
         next_due: None,
         empty: false,
         failures: 0,
@@ -217,6 +219,8 @@ struct Drive<'a, B: Engine> {
     order: Order,
     runners: JoinSet<()>,
     calls: Calls,
+    /// See [`Capabilities`](windlass_core::Capabilities).
+    ahead_max: usize,
     /// When the next scheduled job is due.
     next_due: Option<NextDue>,
     /// Whether the last claim found nothing.
@@ -322,7 +326,8 @@ impl<B: Engine> Drive<'_, B> {
         let mut hand = self.shared.hand();
         let coming = self.calls.may_bring();
         let taken = hand.running() + hand.waiting() + coming;
-        let target = if settings.look_ahead { hand.pace.ahead(settings.concurrency) } else { 0 };
+        let target =
+            if settings.look_ahead { hand.pace.ahead(settings.concurrency, self.ahead_max) } else { 0 };
         let mut free = settings.concurrency.saturating_sub(taken).min(BATCH_MAX);
         let mut ahead =
             target.saturating_sub(taken.saturating_sub(settings.concurrency)).min(BATCH_MAX - free);

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// Jobs in hand beyond the running ones, at most. More hides no latency and only hoards.
-const AHEAD_MAX: f64 = 900.0;
-
 /// A job longer than this is not worth looking ahead for: its slot is busy for longer than any round trip.
 const SHORT: f64 = 0.05;
 
@@ -31,16 +28,16 @@ impl Pace {
     }
 
     /// How many jobs to hold beyond the running ones: what `slots` finish in two round trips, and none when jobs are long
-    /// or nothing is known.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=900")]
-    pub(crate) fn ahead(&self, slots: usize) -> usize {
+    /// or nothing is known; and never more than `most`, which hides no more and only hoards.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what is given")]
+    pub(crate) fn ahead(&self, slots: usize, most: usize) -> usize {
         let (Some(job), Some(round_trip)) = (self.job, self.round_trip) else { return 0 };
         if job > SHORT {
             return 0;
         }
         // A microsecond is the least a job takes, whatever the clock says.
-        let slots = f64::from(u32::try_from(slots).unwrap_or(u32::MAX));
-        (slots * 2.0 * round_trip / job.max(1e-6)).clamp(0.0, AHEAD_MAX) as usize
+        let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        (number(slots) * 2.0 * round_trip / job.max(1e-6)).clamp(0.0, number(most)) as usize
     }
 }
 
@@ -51,18 +48,19 @@ mod tests {
     #[test]
     fn it_looks_ahead_for_short_jobs_only() {
         let mut pace = Pace::default();
-        assert_eq!(pace.ahead(64), 0, "nothing is known yet");
+        assert_eq!(pace.ahead(64, 900), 0, "nothing is known yet");
         pace.job_took(Duration::from_micros(10));
         pace.round_trip_took(Duration::from_millis(1));
-        assert_eq!(pace.ahead(64), 900);
-        assert_eq!(pace.ahead(1), 200);
+        assert_eq!(pace.ahead(64, 900), 900);
+        assert_eq!(pace.ahead(64, 1_800), 1_800);
+        assert_eq!(pace.ahead(1, 900), 200);
         for _ in 0..100 {
             pace.job_took(Duration::from_millis(10));
         }
-        assert!((10..=13).contains(&pace.ahead(64)), "{}", pace.ahead(64));
+        assert!((10..=13).contains(&pace.ahead(64, 900)), "{}", pace.ahead(64, 900));
         for _ in 0..100 {
             pace.job_took(Duration::from_secs(1));
         }
-        assert_eq!(pace.ahead(64), 0);
+        assert_eq!(pace.ahead(64, 900), 0);
     }
 }

@@ -156,7 +156,13 @@ impl Backend for MemoryBackend {
     const NAME: &'static str = "memory";
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: false, shared: false, atomic_across_queues: true, pipelined: false }
+        Capabilities {
+            durable: false,
+            shared: false,
+            atomic_across_queues: true,
+            pipelined: false,
+            ahead_max: 900,
+        }
     }
 
     async fn push(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {

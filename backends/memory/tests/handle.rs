@@ -32,7 +32,13 @@ async fn a_url_with_an_address_is_refused_without_telling_it() {
 #[tokio::test]
 async fn it_says_what_it_is() {
     let backend = MemoryBackend::default();
-    let wanted = Capabilities { durable: false, shared: false, atomic_across_queues: true, pipelined: false };
+    let wanted = Capabilities {
+        durable: false,
+        shared: false,
+        atomic_across_queues: true,
+        pipelined: false,
+        ahead_max: 900,
+    };
     assert_eq!((MemoryBackend::NAME, backend.capabilities()), ("memory", wanted));
     assert_eq!(backend.pending().await.unwrap(), []);
     assert_eq!(backend.migrate().await.unwrap(), []);

@@ -225,7 +225,13 @@ impl Backend for PostgresBackend {
     const NAME: &'static str = Self::NAME_OF_ENGINE;
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, shared: true, atomic_across_queues: true, pipelined: false }
+        Capabilities {
+            durable: true,
+            shared: true,
+            atomic_across_queues: true,
+            pipelined: true,
+            ahead_max: 1_800,
+        }
     }
 
     async fn push(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {

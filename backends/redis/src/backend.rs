@@ -307,7 +307,13 @@ impl Backend for RedisBackend {
     const NAME: &'static str = "redis";
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, shared: true, atomic_across_queues: false, pipelined: true }
+        Capabilities {
+            durable: true,
+            shared: true,
+            atomic_across_queues: false,
+            pipelined: true,
+            ahead_max: 900,
+        }
     }
 
     async fn push(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {

@@ -195,7 +195,13 @@ impl Backend for SqliteBackend {
     const NAME: &'static str = NAME;
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, shared: true, atomic_across_queues: true, pipelined: false }
+        Capabilities {
+            durable: true,
+            shared: true,
+            atomic_across_queues: true,
+            pipelined: false,
+            ahead_max: 900,
+        }
     }
 
     async fn push(&self, jobs: &[NewJob], at: At) -> Result<Vec<Pushed>> {

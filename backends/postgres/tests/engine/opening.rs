@@ -27,7 +27,13 @@ pub(crate) fn ask(limit: usize) -> Claim {
 async fn it_says_what_it_is() {
     let namespace = with(options().virtual_time(false)).await;
     let backend = windlass_conformance::Env::backend(&namespace);
-    let wanted = Capabilities { durable: true, shared: true, atomic_across_queues: true, pipelined: false };
+    let wanted = Capabilities {
+        durable: true,
+        shared: true,
+        atomic_across_queues: true,
+        pipelined: true,
+        ahead_max: 1_800,
+    };
     assert_eq!((PostgresBackend::NAME, backend.capabilities()), ("postgres", wanted));
     assert_eq!(PostgresBackend::SCHEMES, ["postgres", "postgresql"]);
     assert!(format!("{backend:?}").contains(backend.schema()));

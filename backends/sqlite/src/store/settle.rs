@@ -6,15 +6,14 @@ use std::time::Duration;
 use sqlx::Row as _;
 use windlass_core::limits::{BATCH_MAX, LOG_LINES_MAX, TEXT_MAX_BYTES, clip};
 use windlass_core::{
-    DeadReason, Failure, Held, Kept, Lease, LogLine, Nonce, Note, Ruling, SessionId, Settled, StateKind,
-    Timestamp, Verdict, WhyScheduled,
+    DeadReason, Failure, Held, Kept, Lease, LogLine, Nonce, Note, QueueName, Ruling, SessionId, Settled,
+    StateKind, Timestamp, Verdict, WhyScheduled,
 };
 
 use super::Store;
 use super::claim::numbers;
 use super::ending::End;
 use super::job::{COLUMNS, Flags, Job, Line, bits, damaged, job_columns};
-use super::queues::Lane;
 use crate::error::Step;
 
 impl Store<'_> {
@@ -29,47 +28,62 @@ impl Store<'_> {
         Ok(answers.into_iter().map(|answer| answer.unwrap_or(Settled::LeaseLost)).collect())
     }
 
-    /// Completes in one statement what is nothing but complete: no output, nothing to push, and a job that stands in
-    /// nobody's way. Others are left to [`settle_one`](Self::settle_one); so is a whole batch that names a job twice, for
+    /// Completes in a few statements what is nothing but complete: nothing to push, and a job that stands in nobody's way.
+    /// Others are left to [`settle_one`](Self::settle_one); so is a whole batch that names a job twice, for
     /// of two verdicts on one lease the first counts.
     async fn complete_plain(&mut self, verdicts: &[Verdict], answers: &mut [Option<Settled>]) -> Step<()> {
         let mut named = HashSet::with_capacity(verdicts.len());
         let each_once = verdicts.iter().all(|verdict| named.insert(verdict.lease.job.id));
-        if !each_once || self.keep(StateKind::Completed).count == 0 {
+        if !each_once {
             return Ok(());
         }
+        let keeps = self.keep(StateKind::Completed).count > 0;
         let mut at = 0;
         while at < verdicts.len() {
             let first = &verdicts[at].lease;
-            // Runs of verdicts on one claim: they share the queue, the epoch and the nonce.
+            // Runs of verdicts on one claim, which share the queue, the epoch and the nonce; with outputs or without.
+            let has_output = keeps && output(&verdicts[at]).is_some();
             let len = verdicts[at..]
                 .iter()
                 .take_while(|verdict| {
                     let lease = &verdict.lease;
                     is_plain(verdict)
+                        && (!keeps || output(verdict).is_some() == has_output)
                         && (lease.nonce, lease.epoch) == (first.nonce, first.epoch)
                         && lease.job.queue == first.job.queue
                 })
                 .count();
             if len > 0 {
-                self.complete_run(&verdicts[at..at + len], &mut answers[at..at + len]).await?;
+                let (run, answers) = (&verdicts[at..at + len], &mut answers[at..at + len]);
+                let place = self.numbers(len);
+                let done = self.complete_run(run, place, has_output).await?;
+                if done == len {
+                    answers.fill(Some(Settled::Applied(StateKind::Completed)));
+                } else if done > 0 {
+                    self.which_completed(&first.job.queue, place, answers).await?;
+                }
+                if done > 0 && !keeps {
+                    self.forget_run(&first.job.queue, place, len).await?;
+                } else if done > 0 && has_output {
+                    self.store_outputs(run, answers).await?;
+                }
             }
             at += len.max(1);
         }
         Ok(())
     }
 
-    async fn complete_run(&mut self, run: &[Verdict], answers: &mut [Option<Settled>]) -> Step<()> {
-        let Some(first) = run.first().map(|verdict| &verdict.lease) else { return Ok(()) };
-        let Some(lane) = self.find_lane(&first.job.queue).await? else { return Ok(()) };
-        let Ok(epoch) = i64::try_from(first.epoch) else { return Ok(()) };
-        let place = self.numbers(run.len());
+    /// Completes a run: each job gets the number of an end, from `place` on. Returns how many were completed.
+    async fn complete_run(&mut self, run: &[Verdict], place: i64, has_output: bool) -> Step<usize> {
+        let Some(first) = run.first().map(|verdict| &verdict.lease) else { return Ok(0) };
+        let Some(lane) = self.find_lane(&first.job.queue).await? else { return Ok(0) };
+        let Ok(epoch) = i64::try_from(first.epoch) else { return Ok(0) };
         let handles = run.iter().map(|verdict| i64::try_from(verdict.lease.handle).unwrap_or(-1));
         let ids: Vec<u8> =
             run.iter().flat_map(|verdict| *verdict.lease.job.id.as_uuid().as_bytes()).collect();
         let done = sqlx::query(
             // The pluses keep the planner from the index of ids: each row is found by its number.
-            "update windlass_job as job set state = 4, line = 0, place = ?3 + told.key, at = ?4, flags = flags & ~3, \
+            "update windlass_job as job set state = 4, line = 0, place = ?3 + told.key, at = ?4, flags = flags & ~3 | ?9, \
              attempts = min(attempts + 1, 65535), session = null from json_each(?1) as told \
              where job.n = told.value and +job.id = substr(?2, 1 + 16 * told.key, 16) and +job.q = ?7 \
              and +job.state = 3 and job.epoch = ?5 and job.nonce = ?6 and job.flags & ?8 = 0",
@@ -82,22 +96,24 @@ impl Store<'_> {
         .bind(bits(first.nonce.as_u128()))
         .bind(self.queue(lane).q)
         .bind(Flags::BUSY)
+        .bind(if has_output { Flags::MORE } else { 0 })
         .execute(&mut *self.conn)
         .await?
         .rows_affected();
         let running = (StateKind::Running, Line::Main);
         let completed = (StateKind::Completed, Line::Main);
         self.moved(lane, running, completed, i64::try_from(done).unwrap_or(0));
-        if done == run.len() as u64 {
-            answers.fill(Some(Settled::Applied(StateKind::Completed)));
-        } else if done > 0 {
-            self.which_completed(lane, place, answers).await?;
-        }
-        Ok(())
+        Ok(usize::try_from(done).unwrap_or(0))
     }
 
     /// Which of a run were completed: each has the number that was meant for it.
-    async fn which_completed(&mut self, lane: Lane, place: i64, answers: &mut [Option<Settled>]) -> Step<()> {
+    async fn which_completed(
+        &mut self,
+        queue: &QueueName,
+        place: i64,
+        answers: &mut [Option<Settled>],
+    ) -> Step<()> {
+        let Some(lane) = self.find_lane(queue).await? else { return Ok(()) };
         let last = place + i64::try_from(answers.len()).unwrap_or(0);
         let rows = sqlx::query(
             "select place from windlass_job where q = ?1 and state = 4 and place >= ?2 and place < ?3",
@@ -113,6 +129,47 @@ impl Store<'_> {
                 *answer = Some(Settled::Applied(StateKind::Completed));
             }
         }
+        Ok(())
+    }
+
+    /// Stores the outputs of those of a run that were completed. Their flags say already that there is more of them.
+    async fn store_outputs(&mut self, run: &[Verdict], answers: &[Option<Settled>]) -> Step<()> {
+        // Of each its number, where it begins among the outputs (the first is 1) and how long it is.
+        let (mut places, mut outputs) = (Vec::with_capacity(run.len()), Vec::new());
+        for (verdict, answer) in run.iter().zip(answers) {
+            if let (Some(output), Some(_)) = (output(verdict), answer) {
+                places.push(format!("[{},{},{}]", verdict.lease.handle, outputs.len() + 1, output.len()));
+                outputs.extend_from_slice(output);
+            }
+        }
+        sqlx::query(
+            "insert into windlass_more (n, output) select value ->> 0, substr(?2, value ->> 1, value ->> 2) from json_each(?1) \
+             where true on conflict (n) do update set output = excluded.output",
+        )
+        .bind(format!("[{}]", places.join(",")))
+        .bind(outputs)
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(())
+    }
+
+    /// Removes those of a run that were completed, with all that belongs to them.
+    async fn forget_run(&mut self, queue: &QueueName, place: i64, len: usize) -> Step<()> {
+        let Some(lane) = self.find_lane(queue).await? else { return Ok(()) };
+        let q = self.queue(lane).q;
+        let last = place + i64::try_from(len).unwrap_or(0);
+        let mut gone = 0;
+        for sql in [
+            "delete from windlass_body where n in \
+             (select n from windlass_job where q = ?1 and state = 4 and place >= ?2 and place < ?3)",
+            "delete from windlass_more where n in \
+             (select n from windlass_job where q = ?1 and state = 4 and place >= ?2 and place < ?3)",
+            "delete from windlass_job where q = ?1 and state = 4 and place >= ?2 and place < ?3",
+        ] {
+            let done = sqlx::query(sql).bind(q).bind(place).bind(last).execute(&mut *self.conn).await?;
+            gone = done.rows_affected();
+        }
+        self.gone(lane, StateKind::Completed, i64::try_from(gone).unwrap_or(0));
         Ok(())
     }
 
@@ -384,7 +441,14 @@ impl Store<'_> {
 }
 
 fn is_plain(verdict: &Verdict) -> bool {
-    matches!(verdict.ruling, Ruling::Complete { output: None }) && verdict.then.is_empty()
+    matches!(verdict.ruling, Ruling::Complete { .. }) && verdict.then.is_empty()
+}
+
+fn output(verdict: &Verdict) -> Option<&[u8]> {
+    match &verdict.ruling {
+        Ruling::Complete { output } => output.as_deref(),
+        _ => None,
+    }
 }
 
 /// Tells a repeat of a verdict that was applied from one whose lease is lost.
