@@ -143,7 +143,8 @@ impl Store<'_> {
             }
         }
         sqlx::query(
-            "insert into windlass_more (n, output) select value ->> 0, substr(?2, value ->> 1, value ->> 2) from json_each(?1) \
+            // A part of nothing is null.
+            "insert into windlass_more (n, output) select value ->> 0, coalesce(substr(?2, value ->> 1, value ->> 2), x'') from json_each(?1) \
              where true on conflict (n) do update set output = excluded.output",
         )
         .bind(format!("[{}]", places.join(",")))
