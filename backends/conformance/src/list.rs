@@ -270,6 +270,8 @@ macro_rules! conformance {
             properties::settle {
                 complete_keeps_the_output;
                 no_output_and_an_empty_output_are_different;
+                each_of_a_batch_has_its_own_output;
+                a_batch_that_is_not_kept_leaves_nothing;
                 retry_schedules_and_counts_an_attempt;
                 retry_may_be_due_at_once;
                 the_engine_counts_attempts_and_leaves_the_bound_to_the_worker;

@@ -1,7 +1,8 @@
 //! Settle: where each ruling leads, and what it counts.
 
 use windlass_core::{
-    Backend, DeadReason, Failure, Finished, RecordState, Ruling, Settled, StateKind, Verdict, WhyScheduled,
+    Backend, DeadReason, Failure, Finished, JobRef, Keep, RecordState, Retention, Ruling, Settled, StateKind,
+    Verdict, WhyScheduled,
 };
 
 use crate::{Env, World, bury, call_off, complete, draft, release, retry, secs, snooze};
@@ -29,6 +30,61 @@ pub async fn no_output_and_an_empty_output_are_different<E: Env>(w: &mut World<E
     let at = w.now;
     assert_eq!(w.record(&without).await.state, RecordState::Completed { at, output: None });
     assert_eq!(w.record(&empty).await.state, RecordState::Completed { at, output: Some(Box::default()) });
+}
+
+/// Completions of eight jobs of one claim, two in three with an output of their own.
+async fn mixed_batch<E: Env>(w: &mut World<E>) -> Vec<(JobRef, Verdict, Option<Box<[u8]>>)> {
+    for _ in 0..8 {
+        w.put(draft()).await;
+    }
+    let mut batch = Vec::new();
+    for (n, run) in w.claim(8).await.into_iter().enumerate() {
+        let job = run.lease.job.clone();
+        let output: Option<Box<[u8]>> = (n % 3 != 0).then(|| vec![u8::try_from(n).unwrap_or(0); n].into());
+        let verdict = Verdict::new(run.lease, Ruling::Complete { output: output.clone() });
+        batch.push((job, verdict, output));
+    }
+    batch
+}
+
+pub async fn each_of_a_batch_has_its_own_output<E: Env>(w: &mut World<E>) {
+    let batch = mixed_batch(w).await;
+    let fifth = batch[5].1.clone();
+    assert_eq!(w.apply(&fifth.lease, Ruling::Release).await, StateKind::Ready);
+    let verdicts: Vec<Verdict> = batch.iter().map(|(_, verdict, _)| verdict.clone()).collect();
+    let settled = w.backend().settle(&verdicts, w.at()).await.expect("settle");
+    for (n, (job, _, output)) in batch.into_iter().enumerate() {
+        if n == 5 {
+            assert!(matches!(settled[n], Settled::AlreadyApplied | Settled::LeaseLost), "{:?}", settled[n]);
+            w.expect(&job, StateKind::Ready).await;
+        } else {
+            assert_eq!(settled[n], Settled::Applied(StateKind::Completed));
+            assert_eq!(w.record(&job).await.state, RecordState::Completed { at: w.now, output });
+        }
+    }
+}
+
+pub async fn a_batch_that_is_not_kept_leaves_nothing<E: Env>(w: &mut World<E>) {
+    let nothing = Keep { count: 0, age: secs(3_600) };
+    w.use_retention(Retention { completed: nothing, ..Retention::default() }).await;
+    let batch = mixed_batch(w).await;
+    let fifth = batch[5].1.clone();
+    assert_eq!(w.apply(&fifth.lease, Ruling::Release).await, StateKind::Ready);
+    let verdicts: Vec<Verdict> = batch.iter().map(|(_, verdict, _)| verdict.clone()).collect();
+    let settled = w.backend().settle(&verdicts, w.at()).await.expect("settle");
+    for (n, (job, ..)) in batch.iter().enumerate() {
+        if n == 5 {
+            w.expect(job, StateKind::Ready).await;
+        } else {
+            assert_eq!(settled[n], Settled::Applied(StateKind::Completed));
+            assert!(w.find(job).await.is_none(), "job {n} is still stored");
+        }
+    }
+    let counts = w.counts(&batch[0].0.queue).await;
+    let left = [StateKind::Ready, StateKind::Running, StateKind::Completed].map(|state| counts.get(state));
+    assert_eq!(left, [1, 0, 0]);
+    let again = w.backend().settle(&verdicts[..1], w.at()).await.expect("settle");
+    assert_eq!(again, [Settled::LeaseLost], "nothing is known of it any more");
 }
 
 pub async fn retry_schedules_and_counts_an_attempt<E: Env>(w: &mut World<E>) {
