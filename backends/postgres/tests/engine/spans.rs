@@ -121,6 +121,24 @@ async fn a_repeat_does_not_end_a_job_that_is_about_to_be_revived() {
 }
 
 #[tokio::test]
+async fn a_lease_that_is_made_to_name_the_next_job_completes_nothing() {
+    let namespace = fresh().await;
+    let backend = namespace.backend();
+    let jobs = push(backend, 2).await;
+    let claimed = backend.claim(&ask(1), NOW).await.expect("claim").jobs;
+    let lease = &claimed[0].lease;
+    assert_eq!(lease.job, jobs[0]);
+    // All as it would be, had the claim come so far.
+    let next = Lease { job: jobs[1].clone(), handle: lease.handle + 1, ..lease.clone() };
+    let verdicts = [lease, &next].map(|lease| Verdict::new(lease.clone(), complete()));
+    let settled = backend.settle(&verdicts, NOW).await.expect("settle");
+    assert_eq!(settled, [COMPLETED, Settled::LeaseLost]);
+    assert_eq!(state(backend, &jobs[1]).await, Some(StateKind::Ready));
+    let rest = backend.claim(&ask(1), NOW).await.expect("claim").jobs;
+    assert_eq!(rest[0].lease.job, jobs[1], "it is there to be run");
+}
+
+#[tokio::test]
 async fn a_verdict_waits_for_a_child_that_is_about_to_be_bound() {
     let namespace = fresh().await;
     let backend = namespace.backend();
